@@ -1,0 +1,2 @@
+//! The siltstone binary.
+fn main() {}
