@@ -7,6 +7,7 @@
 #   kafka.sh stop  --data DIR [--kill]                stop the broker started on DIR (SIGTERM, after 20 s or with --kill: SIGKILL)
 #   kafka.sh tool  CLASS [ARG]…                       run a command-line tool, e.g. org.apache.kafka.tools.TopicCommand
 #
+# After a SIGKILL the controller refuses the same node until its session ends (60 s; --set broker.session.timeout.ms=9000 shortens that).
 # Jars are cached in ${SILTSTONE_CACHE:-$HOME/.cache/siltstone}/kafka-VERSION. The broker's output is DIR.log, its properties DIR/server.properties.
 set -euo pipefail
 
@@ -88,6 +89,7 @@ share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=5
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms=60000
+initial.broker.registration.timeout.ms=90000
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 allow.everyone.if.no.acl.found=true
 PROPERTIES
@@ -128,10 +130,10 @@ start() {
     >"$data.log" 2>&1 </dev/null &
   pid=$!
   echo "$pid" >"$data/pid"
-  deadline=$((SECONDS + 120))
+  deadline=$((SECONDS + 150))
   until grep -q 'Kafka Server started' "$data.log"; do
     kill -0 "$pid" 2>/dev/null || die "start: the broker ended, see $data.log"
-    [ $SECONDS -lt $deadline ] || { kill -9 "$pid"; die "start: not ready after 120 s, see $data.log"; }
+    [ $SECONDS -lt $deadline ] || { kill -9 "$pid"; die "start: not ready after 150 s, see $data.log"; }
     sleep 0.1
   done
   echo "$pid $port"
@@ -170,5 +172,5 @@ case $command in
   start) start "$@" ;;
   stop) stop "$@" ;;
   tool) tool "$@" ;;
-  *) sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+  *) sed -n '2,13p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
 esac
