@@ -1,1 +1,15 @@
-//! placeholder
+//! One partition's log on local disk: batch view, WAL, tail cache, hot segments, indexes, producer state, recovery.
+
+pub mod batch;
+pub mod compression;
+pub mod epochs;
+pub mod error;
+pub mod manager;
+pub mod partition;
+pub mod producers;
+pub mod records;
+pub mod segment;
+
+pub use error::{AppendError, LogError, ReadError};
+pub use manager::{LogListener, LogManager, LogManagerConfig};
+pub use partition::{AppendInfo, AppendOrigin, LogConfig, LogOffsets, LogRead, LogSlice, PartitionLog};

@@ -1,1 +1,9 @@
-//! placeholder
+//! The remote tier: uploader, object format, remote reader, chunk cache, retention, garbage collection, fsck.
+
+pub mod remote_reader;
+pub mod store;
+pub mod uploader;
+
+pub use remote_reader::{RemoteRead, RemoteReadError, RemoteReader, RemoteReaderConfig};
+pub use store::{RemoteStore, StoreConfig, StoreError};
+pub use uploader::{UploadError, Uploader};

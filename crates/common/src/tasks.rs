@@ -1,0 +1,120 @@
+//! Supervised tasks: everything that runs in the background is spawned here, has a name, and stops on shutdown.
+//!
+//! A panic in a task is logged with the task's name and does not take the process down. In a simulation every kind of
+//! task runs on the one thread of the runtime, so that the same seed gives the same order.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Where tasks are spawned. Clones share the same shutdown; [`Tasks::child`] makes a group that can be stopped alone.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    token: CancellationToken,
+    tracker: TaskTracker,
+    threaded: bool,
+}
+
+impl Tasks {
+    /// Tasks on the runtime's threads, I/O loops on threads of their own, blocking work on the blocking pool.
+    pub fn threaded() -> Self {
+        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), threaded: true }
+    }
+
+    /// Everything on the current runtime's thread: for simulations.
+    pub fn single_threaded() -> Self {
+        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), threaded: false }
+    }
+
+    /// A group that stops when this one does, or alone by its own [`Tasks::shutdown`].
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token(), tracker: TaskTracker::new(), threaded: self.threaded }
+    }
+
+    /// Spawns `future`. It should end soon after [`Tasks::stopped`] completes.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(supervised(name, future));
+    }
+
+    /// Spawns an I/O loop that blocks in system calls: on a thread of its own, or in a simulation as an ordinary task.
+    pub fn spawn_io(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        if !self.threaded {
+            self.spawn(name, future);
+            return;
+        }
+        let handle = tokio::runtime::Handle::current();
+        let tracked = self.tracker.track_future(supervised(name, future));
+        let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(move || handle.block_on(tracked));
+        if let Err(error) = spawned {
+            tracing::error!(name, %error, "could not start an i/o thread");
+            self.token.cancel();
+        }
+    }
+
+    /// Runs `work`, which may block, without blocking the runtime. `None` if it panicked (logged) or the runtime is going away.
+    pub async fn blocking<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        if !self.threaded {
+            return Some(work());
+        }
+        match tokio::task::spawn_blocking(work).await {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::error!(%error, "blocking work failed");
+                None
+            }
+        }
+    }
+
+    /// Completes when shutdown was asked for.
+    pub async fn stopped(&self) {
+        self.token.cancelled().await;
+    }
+
+    /// True once shutdown was asked for.
+    pub fn is_stopped(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    /// Asks every task of this group and its children to stop, and waits for this group's tasks up to `limit`.
+    /// True if all of them ended in time.
+    pub async fn shutdown(&self, limit: Duration) -> bool {
+        self.token.cancel();
+        self.tracker.close();
+        tokio::time::timeout(limit, self.tracker.wait()).await.is_ok()
+    }
+}
+
+async fn supervised(name: &'static str, future: impl Future<Output = ()> + Send) {
+    if let Err(panic) = AssertUnwindSafe(future).catch_unwind().await {
+        let text = panic
+            .downcast_ref::<&str>()
+            .map(|text| (*text).to_owned())
+            .or_else(|| panic.downcast_ref::<String>().cloned())
+            .unwrap_or_else(|| "unknown panic".to_owned());
+        tracing::error!(task = name, panic = text, "a task panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panicking_task_does_not_stop_the_others_and_shutdown_waits() {
+        let tasks = Tasks::threaded();
+        tasks.spawn("bad", async { panic!("on purpose") });
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let group = tasks.clone();
+        tasks.spawn_io("loop", async move {
+            group.stopped().await;
+            let _ = sender.send(());
+        });
+        assert!(tasks.shutdown(Duration::from_secs(5)).await);
+        assert!(receiver.await.is_ok());
+    }
+}

@@ -1,0 +1,143 @@
+//! What can go wrong, per operation.
+
+use thiserror::Error;
+
+use crate::batch::BatchError;
+
+/// Opening, recovering or maintaining a log failed.
+#[derive(Debug, Error)]
+pub enum LogError {
+    /// The disk said no. After a failed sync the log is offline (I38).
+    #[error("i/o error on {path}: {source}")]
+    Io {
+        /// Which file.
+        path: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A stored file does not check out.
+    #[error("{path} is corrupt: {reason}")]
+    Corrupt {
+        /// Which file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Another process holds the data directory.
+    #[error("data directory {0} is in use by another process")]
+    Locked(String),
+    /// The data directory belongs to someone else.
+    #[error("data directory {path} belongs to cluster {found}, not {expected}: use another directory or the right metadata")]
+    WrongCluster {
+        /// The directory.
+        path: String,
+        /// Cluster id found in it.
+        found: String,
+        /// This cluster's id.
+        expected: String,
+    },
+    /// The log is offline after an earlier failure.
+    #[error("log directory is offline: {0}")]
+    Offline(String),
+}
+
+/// A batch was not appended.
+#[derive(Debug, Error)]
+pub enum AppendError {
+    /// Malformed, or its checksum is wrong: CORRUPT_MESSAGE.
+    #[error("corrupt batch: {0}")]
+    Corrupt(#[from] BatchError),
+    /// INVALID_RECORD, with what to tell the client.
+    #[error("invalid record: {0}")]
+    InvalidRecord(&'static str),
+    /// A batch above `max.message.bytes`: MESSAGE_TOO_LARGE.
+    #[error("batch of {size} bytes exceeds max.message.bytes {max}")]
+    MessageTooLarge {
+        /// The batch.
+        size: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// More bytes in one request than a segment holds: RECORD_LIST_TOO_LARGE.
+    #[error("{size} bytes exceed segment.bytes {max}")]
+    RecordListTooLarge {
+        /// The request's part.
+        size: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Message format v0/v1: UNSUPPORTED_FOR_MESSAGE_FORMAT.
+    #[error("message format {0} is not supported")]
+    UnsupportedFormat(i8),
+    /// UNSUPPORTED_COMPRESSION_TYPE.
+    #[error("compression codec {0} is not supported")]
+    UnsupportedCompression(u8),
+    /// Outside `message.timestamp.before/after.max.ms`: INVALID_TIMESTAMP.
+    #[error("timestamp {0} is out of the allowed range")]
+    InvalidTimestamp(i64),
+    /// OUT_OF_ORDER_SEQUENCE_NUMBER.
+    #[error("out of order sequence for producer {producer_id}: expected {expected}, got {got}")]
+    OutOfOrderSequence {
+        /// The producer.
+        producer_id: i64,
+        /// Next expected.
+        expected: i32,
+        /// In the batch.
+        got: i32,
+    },
+    /// UNKNOWN_PRODUCER_ID.
+    #[error("producer {0} is not known here")]
+    UnknownProducerId(i64),
+    /// INVALID_PRODUCER_EPOCH.
+    #[error("producer epoch {got} is older than {current}")]
+    InvalidProducerEpoch {
+        /// Known.
+        current: i16,
+        /// In the batch.
+        got: i16,
+    },
+    /// INVALID_TXN_STATE.
+    #[error("invalid transaction state: {0}")]
+    InvalidTxnState(&'static str),
+    /// The disk mark is reached (I40): a retriable KAFKA_STORAGE_ERROR until room comes back.
+    #[error("no room on the disk")]
+    NoSpace,
+    /// The log is offline: KAFKA_STORAGE_ERROR.
+    #[error("log is offline: {0}")]
+    Offline(String),
+}
+
+/// A read was refused.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// Above the end, or below everything.
+    #[error("offset {offset} is not in [{start}, {end}]")]
+    OutOfRange {
+        /// Asked for.
+        offset: i64,
+        /// Log start.
+        start: i64,
+        /// Log end.
+        end: i64,
+    },
+    /// Below the local part: read it from the remote tier.
+    #[error("offset is below the local log start {local_start}")]
+    NotLocal {
+        /// First local offset.
+        local_start: i64,
+    },
+    /// A stored batch does not check out (I37).
+    #[error("corrupt data at offset {offset}: {reason}")]
+    Corrupt {
+        /// Where.
+        offset: i64,
+        /// What.
+        reason: String,
+    },
+    /// The disk said no.
+    #[error("i/o error: {0}")]
+    Io(#[from] std::io::Error),
+    /// The log is offline.
+    #[error("log is offline: {0}")]
+    Offline(String),
+}

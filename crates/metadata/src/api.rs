@@ -1,0 +1,188 @@
+//! What the metadata service does for brokers: the same trait in one process and over HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use siltstone_common::{TopicId, TopicIdPartition};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::image::{MetadataImage, TopicImage};
+use crate::segments::{RemoteExtent, SegmentRow};
+
+/// A request to the metadata service was refused or failed.
+#[derive(Clone, Debug, Error, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case", tag = "error", content = "message")]
+pub enum MetadataError {
+    /// TOPIC_ALREADY_EXISTS
+    #[error("topic '{0}' already exists")]
+    TopicExists(String),
+    /// UNKNOWN_TOPIC_OR_PARTITION
+    #[error("unknown topic '{0}'")]
+    UnknownTopic(String),
+    /// UNKNOWN_TOPIC_ID
+    #[error("unknown topic id {0}")]
+    UnknownTopicId(TopicId),
+    /// INVALID_TOPIC_EXCEPTION
+    #[error("{0}")]
+    InvalidTopic(String),
+    /// INVALID_PARTITIONS
+    #[error("{0}")]
+    InvalidPartitions(String),
+    /// INVALID_REPLICATION_FACTOR
+    #[error("{0}")]
+    InvalidReplicationFactor(String),
+    /// INVALID_REPLICA_ASSIGNMENT
+    #[error("{0}")]
+    InvalidReplicaAssignment(String),
+    /// INVALID_CONFIG
+    #[error("{0}")]
+    InvalidConfig(String),
+    /// INVALID_REQUEST
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// BROKER_ID_NOT_REGISTERED
+    #[error("broker {0} is not registered")]
+    UnknownBroker(i32),
+    /// STALE_BROKER_EPOCH
+    #[error("broker epoch is stale")]
+    StaleBrokerEpoch,
+    /// FENCED_LEADER_EPOCH: a newer leader epoch exists (I25).
+    #[error("leader epoch is fenced")]
+    FencedLeaderEpoch,
+    /// INVALID_UPDATE_VERSION: the compare of a compare-and-set failed.
+    #[error("the state changed meanwhile: {0}")]
+    Conflict(String),
+    /// Commit does not continue the committed range (I25).
+    #[error("segment starts at {base_offset}, but the committed range ends at {expected}")]
+    NotContiguous {
+        /// Of the segment.
+        base_offset: i64,
+        /// What it should be.
+        expected: i64,
+    },
+    /// The cluster id of the caller is not this cluster's.
+    #[error("{0}")]
+    WrongCluster(String),
+    /// The service or its store can't be reached now: retry.
+    #[error("metadata service unavailable: {0}")]
+    Unavailable(String),
+}
+
+impl MetadataError {
+    /// True if the same request may succeed later.
+    pub fn retryable(&self) -> bool {
+        matches!(self, MetadataError::Unavailable(_))
+    }
+}
+
+/// A topic to be made.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CreateTopic {
+    /// Name; checked by Kafka's rules.
+    pub name: String,
+    /// Partitions; -1 for `num.partitions`.
+    pub partitions: i32,
+    /// Replicas each; -1 for `default.replication.factor`.
+    pub replication_factor: i16,
+    /// Replicas by partition index, instead of the two above (which are then -1).
+    pub assignments: BTreeMap<i32, Vec<i32>>,
+    /// Settings.
+    pub configs: BTreeMap<String, String>,
+    /// Check only.
+    pub validate_only: bool,
+}
+
+/// What settings belong to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigResource {
+    /// A topic, by name.
+    Topic(String),
+    /// A broker by id; "" for all brokers.
+    Broker(String),
+    /// A group.
+    Group(String),
+}
+
+/// One change of a setting (KIP-339).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigOp {
+    /// Set to a value.
+    Set(String, String),
+    /// Back to the default.
+    Delete(String),
+    /// Add to a list.
+    Append(String, String),
+    /// Take from a list.
+    Subtract(String, String),
+}
+
+/// A broker presents itself.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegisterBroker {
+    /// `node.id`
+    pub id: i32,
+    /// Advertised host.
+    pub host: String,
+    /// Advertised port.
+    pub port: u16,
+    /// `broker.rack`
+    pub rack: Option<String>,
+    /// True if the last stop was clean (I14).
+    pub clean_shutdown: bool,
+}
+
+/// See the module. Writes are durable when they return (I47); reads of segments are linearizable.
+#[async_trait]
+pub trait MetadataApi: Send + Sync {
+    /// The image now.
+    fn image(&self) -> Arc<MetadataImage>;
+    /// Follows the image. After a call that changes the image has returned, `image()` of the same handle shows the change.
+    fn watch(&self) -> watch::Receiver<Arc<MetadataImage>>;
+
+    /// Registers a broker; its new epoch. The broker is fenced until its first heartbeat.
+    async fn register_broker(&self, broker: RegisterBroker) -> Result<i64, MetadataError>;
+    /// Keeps a broker's session alive and unfences it; with `stopping`, moves leadership away and fences it.
+    async fn heartbeat(&self, broker: i32, epoch: i64, stopping: bool) -> Result<(), MetadataError>;
+    /// Makes a topic; with `validate_only` the topic as it would be.
+    async fn create_topic(&self, topic: CreateTopic) -> Result<Arc<TopicImage>, MetadataError>;
+    /// Deletes a topic.
+    async fn delete_topic(&self, topic: TopicId) -> Result<(), MetadataError>;
+    /// Raises the number of partitions to `count`; `assignments` for the new ones or empty.
+    async fn create_partitions(
+        &self,
+        topic: TopicId,
+        count: i32,
+        assignments: Vec<Vec<i32>>,
+        validate_only: bool,
+    ) -> Result<(), MetadataError>;
+    /// Changes settings, all or none.
+    async fn alter_configs(&self, resource: ConfigResource, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), MetadataError>;
+    /// Changes the ISR by compare-and-set on (leader epoch, partition epoch) (I11); the new partition epoch.
+    async fn alter_isr(&self, id: TopicIdPartition, leader_epoch: i32, partition_epoch: i32, isr: Vec<i32>) -> Result<i32, MetadataError>;
+    /// A block of producer ids never given before: (first, count).
+    async fn allocate_producer_ids(&self, broker: i32, epoch: i64) -> Result<(i64, i64), MetadataError>;
+
+    /// Registers a segment before its PUT (I24); `row.state` is an intent.
+    async fn segment_intent(&self, row: SegmentRow) -> Result<(), MetadataError>;
+    /// Makes it readable by the compare-and-set of I25; idempotent for the same attempt.
+    async fn segment_commit(&self, row: SegmentRow) -> Result<(), MetadataError>;
+    /// The committed segment that holds `offset`, else the first after it.
+    async fn find_segment(&self, id: TopicIdPartition, offset: i64) -> Result<Option<SegmentRow>, MetadataError>;
+    /// The first committed segment whose largest timestamp is >= `timestamp_ms`.
+    async fn find_segment_by_time(&self, id: TopicIdPartition, timestamp_ms: i64) -> Result<Option<SegmentRow>, MetadataError>;
+    /// Committed segments from the one that holds `from` on, in order, at most `limit`.
+    async fn list_segments(&self, id: TopicIdPartition, from: i64, limit: usize) -> Result<Vec<SegmentRow>, MetadataError>;
+    /// What of the partition is remote.
+    async fn remote_extent(&self, id: TopicIdPartition) -> Result<RemoteExtent, MetadataError>;
+    /// Raises the log start offset (I28, first step); segments wholly below it become DeleteStarted.
+    async fn raise_log_start(&self, id: TopicIdPartition, leader_epoch: i32, offset: i64) -> Result<(), MetadataError>;
+    /// Rows whose objects may go now: DeleteStarted older than `grace_ms`, expired intents, rows of deleted topics; at most `limit` (I29).
+    async fn garbage(&self, grace_ms: i64, limit: usize) -> Result<Vec<SegmentRow>, MetadataError>;
+    /// Forgets rows whose objects are deleted.
+    async fn forget(&self, rows: Vec<SegmentRow>) -> Result<(), MetadataError>;
+}

@@ -1,0 +1,67 @@
+//! The segment map: which object holds which offsets (I22–I31).
+
+use serde::{Deserialize, Serialize};
+use siltstone_common::TopicIdPartition;
+use uuid::Uuid;
+
+/// Life of a remote segment.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum SegmentState {
+    /// Registered before its PUT; expires at `deadline_ms` if not committed (the object is garbage then).
+    Intent {
+        /// Wall time, ms.
+        deadline_ms: i64,
+    },
+    /// Readable.
+    Committed,
+    /// Below the log start, to be deleted after a grace period.
+    DeleteStarted {
+        /// Wall time, ms.
+        since_ms: i64,
+    },
+}
+
+/// One remote segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SegmentRow {
+    /// Whose.
+    pub id: TopicIdPartition,
+    /// First offset.
+    pub base_offset: i64,
+    /// Last offset.
+    pub last_offset: i64,
+    /// Largest timestamp, ms; -1 if none.
+    pub max_timestamp_ms: i64,
+    /// Epoch of the leader that uploaded it.
+    pub leader_epoch: i32,
+    /// Unique per attempt (I23).
+    pub attempt: Uuid,
+    /// Exact key in the bucket.
+    pub object_key: String,
+    /// Bytes of the whole object.
+    pub object_bytes: u64,
+    /// Bytes of batches at its front.
+    pub data_bytes: u64,
+    /// CRC-64/NVME of the whole object.
+    pub checksum: u64,
+    /// True if it carries aborted transactions.
+    pub has_aborts: bool,
+    /// Where it is in its life.
+    pub state: SegmentState,
+}
+
+/// What of a partition is in the bucket.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteExtent {
+    /// Log start offset: nothing below exists.
+    pub log_start: i64,
+    /// First committed offset at or above the log start's segment; equals `remote_end` if nothing is there.
+    pub remote_start: i64,
+    /// One past the last committed, contiguous offset (`rend + 1`).
+    pub remote_end: i64,
+    /// Bytes of batches in committed segments.
+    pub remote_bytes: u64,
+    /// Number of committed segments.
+    pub segments: u64,
+}
