@@ -1,1 +1,16 @@
-//! placeholder
+//! Partitions led or followed by this broker, and the one read path over tail, local segments and the remote tier.
+
+mod background;
+mod error;
+mod list_offsets;
+mod manager;
+mod partition;
+mod produce;
+mod read_path;
+
+pub use error::ReplicaError;
+pub use list_offsets::{FoundOffset, OffsetSpec};
+pub use manager::{LogDirPartition, ReplicaConfig, ReplicaManager};
+pub use partition::Partition;
+pub use produce::{ProduceOutcome, ProducePartition};
+pub use read_path::{FetchIsolation, FetchParams, FetchPartition, FetchedPartition, FetchedSlice};

@@ -1,0 +1,49 @@
+//! What a handler gets: ports, never the broker.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use siltstone_common::Env;
+use siltstone_metadata::MetadataApi;
+use siltstone_replica::ReplicaManager;
+
+/// Settings of the Kafka side.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// `node.id`
+    pub broker_id: i32,
+    /// Host that clients are told.
+    pub advertised_host: String,
+    /// Port that clients are told.
+    pub advertised_port: u16,
+    /// Kafka broker settings given by file, flag or `--set`, by Kafka's names, checked at start.
+    pub broker_configs: BTreeMap<String, String>,
+    /// The local data directory, as DescribeLogDirs names it.
+    pub log_dir: String,
+}
+
+/// The ports behind the handlers.
+pub struct Services {
+    /// Cluster metadata.
+    pub metadata: Arc<dyn MetadataApi>,
+    /// The partitions of this broker.
+    pub replicas: Arc<ReplicaManager>,
+    /// Settings.
+    pub config: ServerConfig,
+    /// Clock, randomness, tasks.
+    pub env: Env,
+}
+
+/// One request's surroundings.
+#[derive(Clone)]
+pub struct RequestContext {
+    /// The ports.
+    pub services: Arc<Services>,
+    /// Version of the request.
+    pub api_version: i16,
+    /// The client's name for itself; untrusted text (I45).
+    pub client_id: Option<String>,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+}

@@ -1,0 +1,66 @@
+//! Errors of the inner crates as Kafka's error codes: exhaustive matches, no `_`.
+
+use kafka_protocol::ResponseError;
+use siltstone_log::AppendError;
+use siltstone_metadata::MetadataError;
+use siltstone_replica::ReplicaError;
+
+/// The wire code of a refused partition request.
+pub fn replica_error(error: &ReplicaError) -> ResponseError {
+    match error {
+        ReplicaError::UnknownPartition => ResponseError::UnknownTopicOrPartition,
+        ReplicaError::NotLeader => ResponseError::NotLeaderOrFollower,
+        ReplicaError::FencedLeaderEpoch { .. } => ResponseError::FencedLeaderEpoch,
+        ReplicaError::UnknownLeaderEpoch { .. } => ResponseError::UnknownLeaderEpoch,
+        ReplicaError::OffsetOutOfRange { .. } => ResponseError::OffsetOutOfRange,
+        ReplicaError::OffsetNotAvailable => ResponseError::OffsetNotAvailable,
+        ReplicaError::NotEnoughReplicas => ResponseError::NotEnoughReplicas,
+        ReplicaError::NotEnoughReplicasAfterAppend => ResponseError::NotEnoughReplicasAfterAppend,
+        ReplicaError::TimedOut => ResponseError::RequestTimedOut,
+        ReplicaError::InvalidRequiredAcks => ResponseError::InvalidRequiredAcks,
+        ReplicaError::InternalTopic => ResponseError::InvalidTopicException,
+        ReplicaError::PolicyViolation(_) => ResponseError::PolicyViolation,
+        ReplicaError::Append(error) => append_error(error),
+        ReplicaError::Storage(_) => ResponseError::KafkaStorageError,
+        ReplicaError::Metadata(error) => metadata_error(error),
+    }
+}
+
+/// The wire code of a refused append.
+pub fn append_error(error: &AppendError) -> ResponseError {
+    match error {
+        AppendError::Corrupt(_) => ResponseError::CorruptMessage,
+        AppendError::InvalidRecord(_) => ResponseError::InvalidRecord,
+        AppendError::MessageTooLarge { .. } => ResponseError::MessageTooLarge,
+        AppendError::RecordListTooLarge { .. } => ResponseError::RecordListTooLarge,
+        AppendError::UnsupportedFormat(_) => ResponseError::UnsupportedForMessageFormat,
+        AppendError::UnsupportedCompression(_) => ResponseError::UnsupportedCompressionType,
+        AppendError::InvalidTimestamp(_) => ResponseError::InvalidTimestamp,
+        AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
+        AppendError::UnknownProducerId(_) => ResponseError::UnknownProducerId,
+        AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
+        AppendError::InvalidTxnState(_) => ResponseError::InvalidTxnState,
+        AppendError::NoSpace | AppendError::Offline(_) => ResponseError::KafkaStorageError,
+    }
+}
+
+/// The wire code of a refusal by the metadata service.
+pub fn metadata_error(error: &MetadataError) -> ResponseError {
+    match error {
+        MetadataError::TopicExists(_) => ResponseError::TopicAlreadyExists,
+        MetadataError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
+        MetadataError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
+        MetadataError::InvalidTopic(_) => ResponseError::InvalidTopicException,
+        MetadataError::InvalidPartitions(_) => ResponseError::InvalidPartitions,
+        MetadataError::InvalidReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
+        MetadataError::InvalidReplicaAssignment(_) => ResponseError::InvalidReplicaAssignment,
+        MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
+        MetadataError::InvalidRequest(_) | MetadataError::NotContiguous { .. } => ResponseError::InvalidRequest,
+        MetadataError::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
+        MetadataError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
+        MetadataError::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
+        MetadataError::Conflict(_) => ResponseError::InvalidUpdateVersion,
+        MetadataError::WrongCluster(_) => ResponseError::InconsistentClusterId,
+        MetadataError::Unavailable(_) => ResponseError::CoordinatorNotAvailable,
+    }
+}

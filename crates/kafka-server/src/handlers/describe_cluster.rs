@@ -1,0 +1,36 @@
+//! DescribeCluster (KIP-700).
+
+use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
+use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
+use kafka_protocol::protocol::StrBytes;
+
+use crate::context::RequestContext;
+
+/// Authorized operations were not asked for or are not known.
+const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+/// `endpoint_type` of brokers.
+const ENDPOINT_BROKERS: i8 = 1;
+
+/// The brokers that are up, and who is controller.
+pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
+    let image = ctx.services.metadata.image();
+    if ctx.api_version >= 1 && request.endpoint_type != ENDPOINT_BROKERS {
+        return DescribeClusterResponse::default()
+            .with_error_code(kafka_protocol::ResponseError::MismatchedEndpointType.code())
+            .with_error_message(Some(StrBytes::from_static_str("The request was sent to an endpoint of the wrong type.")));
+    }
+    let brokers = image.brokers.values().filter(|broker| !broker.fenced || request.include_fenced_brokers).map(|broker| {
+        DescribeClusterBroker::default()
+            .with_broker_id(BrokerId(broker.id))
+            .with_host(StrBytes::from_string(broker.host.clone()))
+            .with_port(i32::from(broker.port))
+            .with_rack(broker.rack.clone().map(StrBytes::from_string))
+            .with_is_fenced(ctx.api_version >= 2 && broker.fenced)
+    });
+    DescribeClusterResponse::default()
+        .with_endpoint_type(ENDPOINT_BROKERS)
+        .with_cluster_id(StrBytes::from_string(image.cluster_id.clone()))
+        .with_controller_id(BrokerId(image.controller_id))
+        .with_brokers(brokers.collect())
+        .with_cluster_authorized_operations(OPERATIONS_UNKNOWN)
+}

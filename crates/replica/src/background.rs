@@ -1,0 +1,1 @@
+//! What goes on behind the requests: roll, upload, retention over both tiers, the disk budget.
