@@ -1,0 +1,18 @@
+//! The scenarios, one file per area.
+
+mod api_versions;
+mod metadata;
+mod produce;
+pub mod requests;
+
+use crate::Scenario;
+
+/// Every scenario.
+pub fn all() -> Vec<Scenario> {
+    [
+        api_versions::SCENARIOS,
+        metadata::SCENARIOS,
+        produce::SCENARIOS,
+    ]
+    .concat()
+}
