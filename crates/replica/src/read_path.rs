@@ -1,12 +1,23 @@
 //! The one read path: tail, local segments, remote tier, without a seam.
+//!
+//! A Fetch is planned partition by partition: what lies in memory is taken at once, what lies in a segment file is looked up on the blocking
+//! pool, what lies in the bucket is read by all such partitions at the same time, each with its share of the bytes that are left, so that one cold
+//! partition never starves the others. If too little is there, the Fetch waits on the partitions' progress and looks again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures::future::join_all;
 use siltstone_common::TopicIdPartition;
-use siltstone_log::LogSlice;
 use siltstone_log::producers::AbortedTxn;
+use siltstone_log::{LogOffsets, LogRead, LogSlice, ReadError};
+use siltstone_tiered::{RemoteRead, RemoteReadError};
+use tokio::sync::Notify;
 
 use crate::error::ReplicaError;
+use crate::manager::ReplicaManager;
+use crate::partition::Partition;
 
 /// What a reader may see (I5).
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -17,6 +28,17 @@ pub enum FetchIsolation {
     ReadCommitted,
     /// Up to the log end: replicas only.
     LogEnd,
+}
+
+impl FetchIsolation {
+    /// What may be read up to, exclusive.
+    pub(crate) fn upper_bound(self, offsets: &LogOffsets) -> i64 {
+        match self {
+            FetchIsolation::ReadUncommitted => offsets.high_watermark,
+            FetchIsolation::ReadCommitted => offsets.last_stable,
+            FetchIsolation::LogEnd => offsets.log_end,
+        }
+    }
 }
 
 /// Settings of one Fetch.
@@ -73,4 +95,255 @@ pub struct FetchedPartition {
     pub diverging_epoch: Option<(i32, i64)>,
     /// Current leader (id, epoch) with NOT_LEADER and FENCED answers.
     pub current_leader: Option<(i32, i32)>,
+}
+
+impl FetchedPartition {
+    fn empty(id: TopicIdPartition) -> Self {
+        Self {
+            id,
+            error: None,
+            high_watermark: -1,
+            last_stable_offset: -1,
+            log_start_offset: -1,
+            slices: Vec::new(),
+            size_bytes: 0,
+            aborted: None,
+            diverging_epoch: None,
+            current_leader: None,
+        }
+    }
+
+    fn at(id: TopicIdPartition, offsets: &LogOffsets) -> Self {
+        Self {
+            high_watermark: offsets.high_watermark,
+            last_stable_offset: offsets.last_stable,
+            log_start_offset: offsets.log_start,
+            ..Self::empty(id)
+        }
+    }
+}
+
+/// One pass over the partitions of a Fetch.
+struct Pass {
+    answers: Vec<FetchedPartition>,
+    /// Indexes of the answers still to come from the bucket, with the partition.
+    remote: Vec<(usize, Arc<Partition>)>,
+    bytes: usize,
+    /// True if the answer must not wait: an error, a divergence, remote data.
+    at_once: bool,
+}
+
+impl ReplicaManager {
+    /// Reads from each partition in order, local or remote, waiting up to `max_wait` for `min_bytes`. Answers come in the order of `parts`.
+    pub async fn fetch(self: &Arc<Self>, params: FetchParams, parts: Vec<FetchPartition>) -> Vec<FetchedPartition> {
+        let mut pass = self.read_all(&params, &parts).await;
+        if pass.bytes >= params.min_bytes || pass.at_once || params.max_wait.is_zero() || parts.is_empty() {
+            return self.finish(&params, &parts, pass).await;
+        }
+        let deadline = self.env.clock.sleep(params.max_wait);
+        tokio::pin!(deadline);
+        loop {
+            // Look again once the waiter stands, so that progress between the look and the wait is not missed.
+            let waiter = Arc::new(Notify::new());
+            for part in &parts {
+                if let Some(partition) = self.opened(part.id) {
+                    partition.add_waiter(&waiter);
+                }
+            }
+            pass = self.read_all(&params, &parts).await;
+            if pass.bytes >= params.min_bytes || pass.at_once {
+                return self.finish(&params, &parts, pass).await;
+            }
+            tokio::select! {
+                () = waiter.notified() => {}
+                () = &mut deadline => return self.finish(&params, &parts, pass).await,
+                () = self.env.tasks.stopped() => return self.finish(&params, &parts, pass).await,
+            }
+        }
+    }
+
+    async fn finish(self: &Arc<Self>, params: &FetchParams, parts: &[FetchPartition], mut pass: Pass) -> Vec<FetchedPartition> {
+        if !pass.remote.is_empty() {
+            self.read_remote(params, parts, &mut pass).await;
+        }
+        self.metrics.add_bytes_out_local(pass.bytes as u64);
+        pass.answers
+    }
+
+    async fn read_all(self: &Arc<Self>, params: &FetchParams, parts: &[FetchPartition]) -> Pass {
+        let mut pass = Pass { answers: Vec::with_capacity(parts.len()), remote: Vec::new(), bytes: 0, at_once: false };
+        for (index, part) in parts.iter().enumerate() {
+            let answer = match self.led(part.id, part.current_leader_epoch).await {
+                Ok(partition) => self.read_partition(params, part, index, &partition, &mut pass).await,
+                Err(error) => FetchedPartition { error: Some(error), ..FetchedPartition::empty(part.id) },
+            };
+            let mut answer = answer;
+            if let Some(ReplicaError::NotLeader | ReplicaError::FencedLeaderEpoch { .. }) = answer.error {
+                answer.current_leader = self.leader_of(part.id);
+            }
+            pass.at_once |= answer.error.is_some() || answer.diverging_epoch.is_some();
+            pass.bytes += answer.size_bytes;
+            pass.answers.push(answer);
+        }
+        pass
+    }
+
+    async fn read_partition(
+        &self,
+        params: &FetchParams,
+        part: &FetchPartition,
+        index: usize,
+        partition: &Arc<Partition>,
+        pass: &mut Pass,
+    ) -> FetchedPartition {
+        let offsets = partition.offsets();
+        let mut answer = FetchedPartition::at(part.id, &offsets);
+        if part.last_fetched_epoch >= 0 {
+            answer.diverging_epoch = divergence(partition, part);
+            if answer.diverging_epoch.is_some() {
+                return answer;
+            }
+        }
+        let offset = part.fetch_offset;
+        if offset < offsets.log_start || offset > offsets.log_end {
+            answer.error = Some(ReplicaError::OffsetOutOfRange { offset, start: offsets.log_start, end: offsets.log_end });
+            answer.high_watermark = -1;
+            answer.last_stable_offset = -1;
+            answer.log_start_offset = -1;
+            return answer;
+        }
+        if params.isolation == FetchIsolation::ReadCommitted {
+            answer.aborted = Some(Vec::new());
+        }
+        let upper_bound = params.isolation.upper_bound(&offsets);
+        let budget = params.max_bytes.saturating_sub(pass.bytes);
+        let first = pass.bytes == 0 && pass.remote.is_empty();
+        if offset >= upper_bound || (budget == 0 && !first) {
+            return answer;
+        }
+        if offset < offsets.local_start {
+            pass.remote.push((index, Arc::clone(partition)));
+            pass.at_once = true;
+            return answer;
+        }
+        match self.read_local(partition, offset, part.max_bytes.min(budget), first, upper_bound).await {
+            Ok(read) => fill_local(&mut answer, partition, offset, read),
+            // Local retention passed between the look at the offsets and the read.
+            Err(ReadError::NotLocal { .. }) => {
+                pass.remote.push((index, Arc::clone(partition)));
+                pass.at_once = true;
+            }
+            Err(error) => answer.error = Some(read_error(error)),
+        }
+        answer
+    }
+
+    async fn read_local(
+        &self,
+        partition: &Arc<Partition>,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+        upper_bound: i64,
+    ) -> Result<LogRead, ReadError> {
+        if let Some(read) = partition.log().read_tail(offset, max_bytes, at_least_one, upper_bound)? {
+            return Ok(read);
+        }
+        let log = Arc::clone(partition.log());
+        let read = self.env.tasks.blocking(move || log.read(offset, max_bytes, at_least_one, upper_bound)).await;
+        read.unwrap_or_else(|| Err(ReadError::Offline("the read failed".to_owned())))
+    }
+
+    /// Reads what is in the bucket for all partitions that need it at the same time, each with an equal share of the bytes left.
+    async fn read_remote(&self, params: &FetchParams, parts: &[FetchPartition], pass: &mut Pass) {
+        let Some(tier) = &self.remote else {
+            for (index, _) in &pass.remote {
+                pass.answers[*index].error =
+                    Some(ReplicaError::Storage("the records are in a bucket, and no object store is configured".to_owned()));
+            }
+            return;
+        };
+        let share = (params.max_bytes.saturating_sub(pass.bytes) / pass.remote.len()).max(1);
+        let wait = params.max_wait.max(self.config.remote_fetch_max_wait);
+        let nothing_yet = pass.bytes == 0;
+        let reads = pass.remote.iter().enumerate().map(|(order, (index, _))| {
+            let part = parts[*index];
+            let read = tier.reader.read(part.id, part.fetch_offset, part.max_bytes.min(share), nothing_yet && order == 0);
+            async move { tokio::time::timeout(wait, read).await }
+        });
+        let results = join_all(reads).await;
+        for ((index, partition), result) in pass.remote.drain(..).zip(results) {
+            let answer = &mut pass.answers[index];
+            match result {
+                Ok(Ok(read)) => {
+                    self.metrics.add_bytes_out_remote(read.size_bytes as u64);
+                    fill_remote(answer, read);
+                }
+                Ok(Err(error)) => answer.error = Some(remote_error(&partition, parts[index].fetch_offset, error)),
+                // Not there in time: an empty answer. The reader goes on into its cache, the client asks again.
+                Err(_elapsed) => {}
+            }
+        }
+    }
+}
+
+fn fill_local(answer: &mut FetchedPartition, partition: &Partition, from: i64, read: LogRead) {
+    if let Some(aborted) = &mut answer.aborted {
+        match partition.log().aborted_transactions(from, read.next_offset) {
+            Ok(found) => *aborted = found,
+            Err(error) => {
+                answer.error = Some(read_error(error));
+                return;
+            }
+        }
+    }
+    answer.size_bytes = read.size_bytes;
+    answer.slices = read.slices;
+}
+
+fn fill_remote(answer: &mut FetchedPartition, read: RemoteRead) {
+    if let Some(aborted) = &mut answer.aborted {
+        *aborted = read.aborted;
+    }
+    answer.size_bytes = read.size_bytes;
+    answer.slices = read.slices.into_iter().filter(|slice: &Bytes| !slice.is_empty()).map(LogSlice::Memory).collect();
+}
+
+/// Where the reader's log and ours part, if they do (KIP-595).
+fn divergence(partition: &Partition, part: &FetchPartition) -> Option<(i32, i64)> {
+    match partition.log().end_offset_for_epoch(part.last_fetched_epoch) {
+        None => Some((-1, -1)),
+        Some((epoch, end)) if epoch < part.last_fetched_epoch || end < part.fetch_offset => Some((epoch, end)),
+        Some(_) => None,
+    }
+}
+
+pub(crate) fn read_error(error: ReadError) -> ReplicaError {
+    match error {
+        ReadError::OutOfRange { offset, start, end } => ReplicaError::OffsetOutOfRange { offset, start, end },
+        ReadError::NotLocal { local_start } => ReplicaError::Storage(format!("not on the local disk, which starts at {local_start}")),
+        ReadError::Corrupt { offset, reason } => {
+            tracing::error!(offset, reason, "a stored batch is corrupt and is not served");
+            ReplicaError::Storage("a stored batch is corrupt".to_owned())
+        }
+        ReadError::Io(error) => {
+            tracing::error!(%error, "reading a segment failed");
+            ReplicaError::Storage(error.to_string())
+        }
+        ReadError::Offline(reason) => ReplicaError::Storage(reason),
+    }
+}
+
+/// A segment that is gone because the log start passed the offset is OFFSET_OUT_OF_RANGE, never a data error (I28).
+fn remote_error(partition: &Partition, offset: i64, error: RemoteReadError) -> ReplicaError {
+    let offsets = partition.offsets();
+    match error {
+        RemoteReadError::NotFound(_) if offset < offsets.log_start => {
+            ReplicaError::OffsetOutOfRange { offset, start: offsets.log_start, end: offsets.high_watermark }
+        }
+        error => {
+            tracing::warn!(id = %partition.id(), offset, %error, "a read from the bucket failed");
+            ReplicaError::Storage(error.to_string())
+        }
+    }
 }
