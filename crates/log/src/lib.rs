@@ -8,6 +8,7 @@ pub mod manager;
 pub mod partition;
 pub mod producers;
 pub mod records;
+mod sealed;
 pub mod segment;
 
 pub use error::{AppendError, LogError, ReadError};

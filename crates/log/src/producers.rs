@@ -1,11 +1,36 @@
 //! What the log knows of its producers: epochs, the last five batches each (for retries), open transactions, and the
 //! aborted-transaction index (KIP-98). I8, I17, I18.
+//!
+//! # Overview
+//! [`ProducerStates::check`] decides about a client's batch and changes nothing; [`ProducerStates::appended`] follows every batch that
+//! went into the log, whoever wrote it. The rules are those of Kafka's `ProducerStateManager` and `ProducerAppendInfo`, but for one: a
+//! producer id that this partition never saw must begin with sequence 0 (KAFKA-15591: else the second of two batches in flight can get in
+//! before the first). A producer id that may have been here and expired is let in with any sequence, as in Kafka.
+//!
+//! # Crash consistency
+//! The state is a function of the log: a snapshot at an offset plus `appended` for every batch from there on gives the state (I17).
 
-use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::batch::BatchHeader;
-use crate::error::AppendError;
+use crate::batch::{BATCH_HEADER_LEN, BatchHeader, Compression, NO_SEQUENCE, increment_sequence};
+use crate::error::{AppendError, LogError};
+use crate::records::{BatchBuilder, inflate, records};
+use crate::sealed::{self, UnsealError};
+
+/// Batches remembered per producer: as many as a client may have in flight (`max.in.flight.requests.per.connection` of idempotent clients).
+const BATCHES_KEPT: usize = 5;
+/// No coordinator has written a marker.
+const NO_COORDINATOR_EPOCH: i32 = -1;
+/// In a snapshot: no open transaction.
+const NO_OFFSET: i64 = -1;
+
+const SNAPSHOT_MAGIC: [u8; 4] = *b"SSPS";
+const SNAPSHOT_VERSION: u16 = 1;
+/// Bytes of a snapshot's entry without batches.
+const SNAPSHOT_ENTRY_LEN: usize = 31;
 
 /// A finished, aborted transaction: records of `producer_id` in `[first_offset, last_offset]` are not for read_committed.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,52 +78,351 @@ pub struct ProducerInfo {
     pub current_txn_start_offset: Option<i64>,
 }
 
+/// The record by which a transaction coordinator ends a transaction in a partition (KIP-98). Key: version, type; value: version,
+/// coordinator epoch.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct EndTxnMarker {
+    /// Committed, or else aborted.
+    pub commit: bool,
+    /// Epoch of the coordinator that wrote it.
+    pub coordinator_epoch: i32,
+}
+
+impl EndTxnMarker {
+    /// From a control record; `None` for other kinds of control record and for malformed ones.
+    pub fn parse(mut key: &[u8], mut value: &[u8]) -> Option<Self> {
+        let key_version = key.try_get_i16().ok()?;
+        let commit = match key.try_get_i16().ok()? {
+            0 => false,
+            1 => true,
+            _ => return None,
+        };
+        let value_version = value.try_get_i16().ok()?;
+        let coordinator_epoch = value.try_get_i32().ok()?;
+        (key_version >= 0 && value_version >= 0).then_some(Self { commit, coordinator_epoch })
+    }
+
+    /// From a whole batch; `None` if it holds no such marker.
+    pub fn from_batch(header: &BatchHeader, batch: &[u8]) -> Option<Self> {
+        if !header.is_control() || !header.has_producer_id() {
+            return None;
+        }
+        // Markers are a few bytes; nobody compresses them.
+        let body = inflate(header, batch, BATCH_HEADER_LEN + batch.len()).ok()?;
+        let record = records(header, &body).next()?.ok()?;
+        Self::parse(record.key?, record.value?)
+    }
+
+    /// The control batch that carries the marker into a partition.
+    pub fn to_batch(self, producer_id: i64, producer_epoch: i16, timestamp_ms: i64) -> BytesMut {
+        let mut key = [0; 4];
+        (&mut key[2..]).put_i16(i16::from(self.commit));
+        let mut value = [0; 6];
+        (&mut value[2..]).put_i32(self.coordinator_epoch);
+        let mut builder = BatchBuilder::new(Compression::None).producer(producer_id, producer_epoch, NO_SEQUENCE, true).control();
+        builder.record(timestamp_ms, Some(&key), Some(&value), &[]);
+        builder.build()
+    }
+}
+
+/// One of the last batches of a producer.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+struct BatchMetadata {
+    last_sequence: i32,
+    last_offset: i64,
+    offset_delta: i32,
+    timestamp_ms: i64,
+}
+
+impl BatchMetadata {
+    fn base_offset(&self) -> i64 {
+        self.last_offset - i64::from(self.offset_delta)
+    }
+
+    fn is(&self, header: &BatchHeader) -> bool {
+        self.last_sequence == header.last_sequence() && self.offset_delta == header.last_offset_delta
+    }
+}
+
+#[derive(Clone, Debug)]
+struct ProducerEntry {
+    epoch: i16,
+    coordinator_epoch: i32,
+    last_timestamp_ms: i64,
+    txn_first_offset: Option<i64>,
+    /// Oldest first.
+    batches: VecDeque<BatchMetadata>,
+    /// Wrote since the last call of `expire`: its record timestamps may be old, its retries are not.
+    fresh: bool,
+}
+
+impl ProducerEntry {
+    fn new(epoch: i16) -> Self {
+        Self {
+            epoch,
+            coordinator_epoch: NO_COORDINATOR_EPOCH,
+            last_timestamp_ms: -1,
+            txn_first_offset: None,
+            batches: VecDeque::new(),
+            fresh: true,
+        }
+    }
+
+    fn last_sequence(&self) -> i32 {
+        self.batches.back().map_or(NO_SEQUENCE, |batch| batch.last_sequence)
+    }
+
+    fn next_sequence(&self) -> i32 {
+        self.batches.back().map_or(0, |batch| increment_sequence(batch.last_sequence, 1))
+    }
+
+    fn enter_epoch(&mut self, epoch: i16) {
+        if self.epoch != epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
+}
+
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ProducerStates {
-    _private: (),
+    producers: HashMap<i64, ProducerEntry>,
+    /// Open transactions: first offset to producer.
+    open: BTreeMap<i64, i64>,
+    /// Ended transactions whose marker is not below the high watermark yet: first offset to marker's offset.
+    unreplicated: BTreeMap<i64, i64>,
+    /// The largest producer id that was ever forgotten, -1 if none: ids are handed out in rising order, so one above it is new here.
+    max_expired_producer_id: i64,
+}
+
+impl Default for ProducerStates {
+    fn default() -> Self {
+        Self { producers: HashMap::new(), open: BTreeMap::new(), unreplicated: BTreeMap::new(), max_expired_producer_id: -1 }
+    }
 }
 
 impl ProducerStates {
-    /// Checks a client's batch against what is known (sequence, epoch), changing nothing. A first sequence above zero for an
-    /// unknown producer id is refused so that the client retries in order (KAFKA-15591).
+    /// Checks a batch against what is known (sequence, epoch, transaction), changing nothing. Batches without a sequence, which
+    /// coordinators write, are held to epoch and transaction only.
+    ///
+    /// # Errors
+    /// [`AppendError::InvalidProducerEpoch`], [`AppendError::OutOfOrderSequence`], [`AppendError::InvalidTxnState`].
     pub fn check(&self, header: &BatchHeader) -> Result<SequenceCheck, AppendError> {
-        let _ = header;
-        todo!()
+        if !header.has_producer_id() {
+            return Ok(SequenceCheck::Append);
+        }
+        let Some(entry) = self.producers.get(&header.producer_id) else {
+            let new_here = header.producer_id > self.max_expired_producer_id;
+            return if header.base_sequence > 0 && new_here { Err(out_of_order(header, 0)) } else { Ok(SequenceCheck::Append) };
+        };
+        if header.base_sequence != NO_SEQUENCE
+            && header.producer_epoch == entry.epoch
+            && let Some(batch) = entry.batches.iter().find(|batch| batch.is(header))
+        {
+            return Ok(SequenceCheck::Duplicate {
+                base_offset: batch.base_offset(),
+                last_offset: batch.last_offset,
+                timestamp_ms: batch.timestamp_ms,
+            });
+        }
+        if header.producer_epoch < entry.epoch {
+            return Err(AppendError::InvalidProducerEpoch { current: entry.epoch, got: header.producer_epoch });
+        }
+        if header.is_control() {
+            return Ok(SequenceCheck::Append);
+        }
+        let expected = if header.producer_epoch == entry.epoch { entry.next_sequence() } else { 0 };
+        if header.base_sequence != NO_SEQUENCE && header.base_sequence != expected {
+            return Err(out_of_order(header, expected));
+        }
+        if entry.txn_first_offset.is_some() && !header.is_transactional() {
+            return Err(AppendError::InvalidTxnState("a transaction is open: only transactional batches may follow"));
+        }
+        Ok(SequenceCheck::Append)
     }
 
-    /// Takes note of an appended batch: client's or marker (`control_key` is the first record's key of a control batch).
+    /// Takes note of an appended batch: client's or coordinator's. `marker` is that of a control batch: see [`EndTxnMarker::from_batch`].
     /// Returns the aborted transaction if the batch ended one so.
-    pub fn appended(&mut self, header: &BatchHeader, control_key: Option<&[u8]>) -> Option<AbortedTxn> {
-        let _ = (header, control_key);
-        todo!()
+    pub fn appended(&mut self, header: &BatchHeader, marker: Option<EndTxnMarker>) -> Option<AbortedTxn> {
+        if !header.has_producer_id() {
+            return None;
+        }
+        if header.is_control() {
+            return marker.and_then(|marker| self.transaction_ended(header, marker));
+        }
+        let entry = self.producers.entry(header.producer_id).or_insert_with(|| ProducerEntry::new(header.producer_epoch));
+        entry.enter_epoch(header.producer_epoch);
+        entry.last_timestamp_ms = header.max_timestamp;
+        entry.fresh = true;
+        if header.base_sequence != NO_SEQUENCE {
+            if entry.batches.len() == BATCHES_KEPT {
+                entry.batches.pop_front();
+            }
+            entry.batches.push_back(BatchMetadata {
+                last_sequence: header.last_sequence(),
+                last_offset: header.last_offset(),
+                offset_delta: header.last_offset_delta,
+                timestamp_ms: header.max_timestamp,
+            });
+        }
+        if header.is_transactional() && entry.txn_first_offset.is_none() {
+            entry.txn_first_offset = Some(header.base_offset);
+            self.open.insert(header.base_offset, header.producer_id);
+        }
+        None
     }
 
-    /// First offset of the oldest open transaction: the last stable offset is at most this.
+    fn transaction_ended(&mut self, header: &BatchHeader, marker: EndTxnMarker) -> Option<AbortedTxn> {
+        let entry = self.producers.entry(header.producer_id).or_insert_with(|| ProducerEntry::new(header.producer_epoch));
+        entry.enter_epoch(header.producer_epoch);
+        entry.coordinator_epoch = marker.coordinator_epoch;
+        entry.last_timestamp_ms = header.max_timestamp;
+        entry.fresh = true;
+        // A marker without data before it changes nothing that a reader sees.
+        let first_offset = entry.txn_first_offset.take()?;
+        let last_offset = header.base_offset;
+        self.open.remove(&first_offset);
+        self.unreplicated.insert(first_offset, last_offset);
+        let last_stable_offset = self.first_undecided_offset().unwrap_or(last_offset + 1);
+        (!marker.commit).then_some(AbortedTxn { producer_id: header.producer_id, first_offset, last_offset, last_stable_offset })
+    }
+
+    /// First offset of the oldest open transaction.
     pub fn first_undecided_offset(&self) -> Option<i64> {
-        todo!()
+        self.open.keys().next().copied()
     }
 
-    /// Forgets producers idle for longer than `expiration_ms` with no open transaction.
+    /// First offset of the oldest transaction that is open, or whose marker is not below the high watermark: the last stable offset
+    /// is at most this (I19).
+    pub fn first_unstable_offset(&self) -> Option<i64> {
+        let unreplicated = self.unreplicated.keys().next().copied();
+        self.first_undecided_offset().into_iter().chain(unreplicated).min()
+    }
+
+    /// Notes the high watermark: transactions whose marker lies below it hold the last stable offset back no more.
+    pub fn high_watermark_moved(&mut self, high_watermark: i64) {
+        self.unreplicated.retain(|_, marker_offset| *marker_offset >= high_watermark);
+    }
+
+    /// Forgets producers whose last batch is older than `expiration_ms`, with no open transaction and silent since the last call.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
-        let _ = (now_ms, expiration_ms);
-        todo!()
+        let max_expired = &mut self.max_expired_producer_id;
+        self.producers.retain(|producer_id, entry| {
+            let fresh = std::mem::take(&mut entry.fresh);
+            let idle = now_ms.saturating_sub(entry.last_timestamp_ms) >= expiration_ms;
+            let keep = fresh || !idle || entry.txn_first_offset.is_some();
+            if !keep {
+                *max_expired = (*max_expired).max(*producer_id);
+            }
+            keep
+        });
     }
 
-    /// All active producers.
+    /// All active producers, by id.
     pub fn list(&self) -> Vec<ProducerInfo> {
-        todo!()
+        let mut list: Vec<_> = self
+            .producers
+            .iter()
+            .map(|(&producer_id, entry)| ProducerInfo {
+                producer_id,
+                producer_epoch: entry.epoch,
+                last_sequence: entry.last_sequence(),
+                last_timestamp_ms: entry.last_timestamp_ms,
+                coordinator_epoch: entry.coordinator_epoch,
+                current_txn_start_offset: entry.txn_first_offset,
+            })
+            .collect();
+        list.sort_unstable_by_key(|info| info.producer_id);
+        list
     }
 
-    /// The versioned, checksummed snapshot (golden file) of the state as of `offset`.
+    /// The versioned, checksummed snapshot (golden file) of the state as of `offset`. Equal states give equal bytes.
     pub fn snapshot(&self, offset: i64) -> Bytes {
-        let _ = offset;
-        todo!()
+        let mut entries: Vec<_> = self.producers.iter().collect();
+        entries.sort_unstable_by_key(|(producer_id, _)| **producer_id);
+        sealed::seal(SNAPSHOT_MAGIC, SNAPSHOT_VERSION, |out| {
+            out.put_i64(offset);
+            out.put_i64(self.max_expired_producer_id);
+            out.put_u32(u32::try_from(entries.len()).unwrap_or(u32::MAX));
+            for (producer_id, entry) in entries {
+                out.put_i64(*producer_id);
+                out.put_i16(entry.epoch);
+                out.put_i32(entry.coordinator_epoch);
+                out.put_i64(entry.last_timestamp_ms);
+                out.put_i64(entry.txn_first_offset.unwrap_or(NO_OFFSET));
+                out.put_u8(u8::try_from(entry.batches.len()).unwrap_or(u8::MAX));
+                for batch in &entry.batches {
+                    out.put_i32(batch.last_sequence);
+                    out.put_i64(batch.last_offset);
+                    out.put_i32(batch.offset_delta);
+                    out.put_i64(batch.timestamp_ms);
+                }
+            }
+        })
     }
 
     /// From a snapshot: the state and its offset.
-    pub fn load(snapshot: &[u8]) -> Result<(Self, i64), crate::error::LogError> {
-        let _ = snapshot;
-        todo!()
+    ///
+    /// # Errors
+    /// [`LogError::Corrupt`] if it is not exactly what [`ProducerStates::snapshot`] wrote.
+    pub fn load(snapshot: &[u8]) -> Result<(Self, i64), LogError> {
+        let corrupt = |error: UnsealError| LogError::Corrupt { path: "producer snapshot".to_owned(), reason: error.to_string() };
+        sealed::unseal(SNAPSHOT_MAGIC, SNAPSHOT_VERSION, snapshot).and_then(load_body).map_err(corrupt)
     }
 }
+
+fn out_of_order(header: &BatchHeader, expected: i32) -> AppendError {
+    AppendError::OutOfOrderSequence { producer_id: header.producer_id, expected, got: header.base_sequence }
+}
+
+fn load_body(mut body: &[u8]) -> Result<(ProducerStates, i64), UnsealError> {
+    let offset = body.try_get_i64()?;
+    let mut states = ProducerStates { max_expired_producer_id: body.try_get_i64()?, ..ProducerStates::default() };
+    let count = usize::try_from(body.try_get_u32()?).unwrap_or(usize::MAX);
+    if count > body.len() / SNAPSHOT_ENTRY_LEN {
+        return Err(UnsealError::Truncated);
+    }
+    states.producers.reserve(count);
+    for _ in 0..count {
+        let (producer_id, entry) = load_entry(&mut body)?;
+        if let Some(first_offset) = entry.txn_first_offset
+            && states.open.insert(first_offset, producer_id).is_some()
+        {
+            return Err(UnsealError::Invalid("two transactions begin at one offset"));
+        }
+        if states.producers.insert(producer_id, entry).is_some() {
+            return Err(UnsealError::Invalid("a producer id occurs twice"));
+        }
+    }
+    if body.is_empty() { Ok((states, offset)) } else { Err(UnsealError::Invalid("bytes after the last entry")) }
+}
+
+fn load_entry(body: &mut &[u8]) -> Result<(i64, ProducerEntry), UnsealError> {
+    let producer_id = body.try_get_i64()?;
+    let mut entry = ProducerEntry::new(body.try_get_i16()?);
+    entry.coordinator_epoch = body.try_get_i32()?;
+    entry.last_timestamp_ms = body.try_get_i64()?;
+    let first_offset = body.try_get_i64()?;
+    entry.txn_first_offset = (first_offset >= 0).then_some(first_offset);
+    let batches = usize::from(body.try_get_u8()?);
+    if batches > BATCHES_KEPT {
+        return Err(UnsealError::Invalid("more batches than are kept"));
+    }
+    for _ in 0..batches {
+        let batch = BatchMetadata {
+            last_sequence: body.try_get_i32()?,
+            last_offset: body.try_get_i64()?,
+            offset_delta: body.try_get_i32()?,
+            timestamp_ms: body.try_get_i64()?,
+        };
+        if batch.last_sequence < 0 || batch.offset_delta < 0 || batch.last_offset < i64::from(batch.offset_delta) {
+            return Err(UnsealError::Invalid("impossible batch"));
+        }
+        entry.batches.push_back(batch);
+    }
+    Ok((producer_id, entry))
+}
+
+#[cfg(test)]
+mod tests;
