@@ -29,6 +29,8 @@ pub struct Services {
     pub metadata: Arc<dyn MetadataApi>,
     /// The partitions of this broker.
     pub replicas: Arc<ReplicaManager>,
+    /// Producer ids to give out.
+    pub producer_ids: crate::producer_ids::ProducerIds,
     /// Settings.
     pub config: ServerConfig,
     /// Clock, randomness, tasks.

@@ -1,4 +1,18 @@
 //! One file per Kafka API. Each has `pub(crate) async fn handle(ctx: &RequestContext, request: XRequest) -> XResponse`, called from the API table
 //! with a request that the guard has admitted and the codec has decoded; the answer is encoded in the request's version.
 
+pub(crate) mod alter_configs;
+pub(crate) mod create_partitions;
+pub(crate) mod create_topics;
+pub(crate) mod delete_records;
+pub(crate) mod delete_topics;
 pub(crate) mod describe_cluster;
+pub(crate) mod describe_configs;
+pub(crate) mod describe_log_dirs;
+pub(crate) mod describe_topic_partitions;
+pub(crate) mod incremental_alter_configs;
+pub(crate) mod init_producer_id;
+pub(crate) mod list_config_resources;
+pub(crate) mod list_offsets;
+pub(crate) mod metadata;
+pub(crate) mod offset_for_leader_epoch;

@@ -1,0 +1,43 @@
+//! CreatePartitions (KIP-195).
+
+use std::collections::HashMap;
+
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
+use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
+use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
+use siltstone_metadata::MetadataError;
+
+use crate::context::RequestContext;
+use crate::error_codes::metadata_error;
+use crate::topic_lookup::text;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
+    let mut count: HashMap<_, usize> = HashMap::new();
+    for topic in &request.topics {
+        *count.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut results = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let name = topic.name.clone();
+        let outcome = match count.remove(&name) {
+            None => continue,
+            Some(1) => create(ctx, topic, request.validate_only).await,
+            Some(_) => Err(MetadataError::InvalidRequest("Duplicate topic name.".to_owned())),
+        };
+        let result = CreatePartitionsTopicResult::default().with_name(name);
+        results.push(match outcome {
+            Ok(()) => result,
+            Err(error) => result.with_error_code(metadata_error(&error).code()).with_error_message(Some(text(error))),
+        });
+    }
+    CreatePartitionsResponse::default().with_results(results)
+}
+
+async fn create(ctx: &RequestContext, topic: CreatePartitionsTopic, validate_only: bool) -> Result<(), MetadataError> {
+    let name = topic.name.0.as_str();
+    let image = ctx.services.metadata.image();
+    let id = image.topic(name).map(|topic| topic.id).ok_or_else(|| MetadataError::UnknownTopic(name.to_owned()))?;
+    let new: Vec<Vec<i32>> =
+        topic.assignments.unwrap_or_default().into_iter().map(|new| new.broker_ids.iter().map(|id| id.0).collect()).collect();
+    ctx.services.metadata.create_partitions(id, topic.count, new, validate_only).await
+}

@@ -1,0 +1,89 @@
+//! CreateTopics.
+
+use std::collections::{BTreeMap, HashMap};
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
+use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use siltstone_metadata::api::CreateTopic;
+use siltstone_metadata::{MetadataError, TopicImage};
+
+use crate::config_entries;
+use crate::context::RequestContext;
+use crate::error_codes::metadata_error;
+use crate::topic_lookup::text;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
+    let mut count: HashMap<_, usize> = HashMap::new();
+    for topic in &request.topics {
+        *count.entry(topic.name.clone()).or_default() += 1;
+    }
+    let mut results = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        match count.remove(&topic.name) {
+            None => {} // answered with the first of its name
+            Some(1) => results.push(create(ctx, topic, request.validate_only).await),
+            Some(_) => {
+                let error = MetadataError::InvalidRequest("Duplicate topic name.".to_owned());
+                results.push(refused(CreatableTopicResult::default().with_name(topic.name), &error));
+            }
+        }
+    }
+    CreateTopicsResponse::default().with_topics(results)
+}
+
+async fn create(ctx: &RequestContext, topic: CreatableTopic, validate_only: bool) -> CreatableTopicResult {
+    let result = CreatableTopicResult::default().with_name(topic.name.clone());
+    let created = match wanted(topic, validate_only) {
+        Ok(wanted) => ctx.services.metadata.create_topic(wanted).await,
+        Err(error) => Err(error),
+    };
+    match created {
+        Ok(topic) => made(ctx, result, &topic),
+        Err(error) => refused(result, &error),
+    }
+}
+
+fn wanted(topic: CreatableTopic, validate_only: bool) -> Result<CreateTopic, MetadataError> {
+    let mut configs = BTreeMap::new();
+    let nulls: Vec<_> = topic.configs.iter().filter(|config| config.value.is_none()).map(|config| config.name.to_string()).collect();
+    if !nulls.is_empty() {
+        return Err(MetadataError::InvalidConfig(format!("Null value not supported for topic configs: {}", nulls.join(","))));
+    }
+    for config in topic.configs {
+        configs.insert(config.name.to_string(), config.value.unwrap_or_default().to_string());
+    }
+    let mut assignments = BTreeMap::new();
+    for assignment in topic.assignments {
+        let brokers = assignment.broker_ids.iter().map(|id| id.0).collect();
+        if assignments.insert(assignment.partition_index, brokers).is_some() {
+            let index = assignment.partition_index;
+            return Err(MetadataError::InvalidReplicaAssignment(format!("Found multiple assignments for partition {index}")));
+        }
+    }
+    let (partitions, replication_factor) = (topic.num_partitions, topic.replication_factor);
+    Ok(CreateTopic { name: topic.name.0.to_string(), partitions, replication_factor, assignments, configs, validate_only })
+}
+
+fn made(ctx: &RequestContext, result: CreatableTopicResult, topic: &TopicImage) -> CreatableTopicResult {
+    if ctx.api_version < 5 {
+        return result;
+    }
+    let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
+    result
+        .with_topic_id(if ctx.api_version >= 7 { topic.id.0 } else { uuid::Uuid::nil() })
+        .with_num_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
+        .with_replication_factor(i16::try_from(replicas).unwrap_or(i16::MAX))
+        .with_configs(Some(config_entries::created_topic(ctx, topic)))
+}
+
+fn refused(result: CreatableTopicResult, error: &MetadataError) -> CreatableTopicResult {
+    let code: ResponseError = metadata_error(error);
+    result
+        .with_error_code(code.code())
+        .with_error_message(Some(text(error)))
+        .with_num_partitions(-1)
+        .with_replication_factor(-1)
+        .with_configs(Some(Vec::new()))
+}

@@ -1,0 +1,54 @@
+//! DeleteTopics, by name or id (KIP-516).
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
+use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
+use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+use siltstone_common::TopicId;
+use siltstone_metadata::MetadataImage;
+
+use crate::context::RequestContext;
+use crate::error_codes::metadata_error;
+use crate::topic_lookup::{text, topic_name};
+
+pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
+    let by_name = request.topic_names.into_iter().map(|name| DeleteTopicState::default().with_name(Some(name)));
+    let wanted: Vec<_> = if ctx.api_version >= 6 { request.topics } else { by_name.collect() };
+    let enabled = ctx.services.broker_setting("delete.topic.enable").unwrap_or(true);
+    let mut responses = Vec::with_capacity(wanted.len());
+    for topic in wanted {
+        let image = ctx.services.metadata.image();
+        let mut result = DeletableTopicResult::default().with_name(topic.name.clone()).with_topic_id(topic.topic_id);
+        let outcome = match find(&image, &topic) {
+            Err(error) => Err((error, error.to_string())),
+            Ok(_) if !enabled => Err((ResponseError::TopicDeletionDisabled, "Topic deletion is disabled.".to_owned())),
+            Ok(id) => {
+                if let Some(found) = image.topic_by_id(id) {
+                    result = result.with_name(Some(topic_name(&found.name)));
+                    if ctx.api_version >= 6 {
+                        result = result.with_topic_id(id.0);
+                    }
+                }
+                ctx.services.metadata.delete_topic(id).await.map_err(|error| (metadata_error(&error), error.to_string()))
+            }
+        };
+        if let Err((code, message)) = outcome {
+            result = result.with_error_code(code.code());
+            if ctx.api_version >= 5 {
+                result = result.with_error_message(Some(text(message)));
+            }
+        }
+        responses.push(result);
+    }
+    DeleteTopicsResponse::default().with_responses(responses)
+}
+
+fn find(image: &MetadataImage, topic: &DeleteTopicState) -> Result<TopicId, ResponseError> {
+    let id = TopicId(topic.topic_id);
+    match &topic.name {
+        Some(_) if !id.is_zero() => Err(ResponseError::InvalidRequest),
+        Some(name) => image.topic_ids.get(name.0.as_str()).copied().ok_or(ResponseError::UnknownTopicOrPartition),
+        None if id.is_zero() => Err(ResponseError::InvalidRequest),
+        None => image.topic_by_id(id).map(|topic| topic.id).ok_or(ResponseError::UnknownTopicId),
+    }
+}

@@ -1,0 +1,52 @@
+//! DescribeConfigs: every setting with value, source, synonyms and documentation (KIP-133, KIP-226, KIP-569).
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
+use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
+use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
+use siltstone_metadata::MetadataError;
+use siltstone_metadata::api::ConfigResource;
+
+use crate::config_entries::{ConfigEntry, Detail, of_broker, of_cluster_default, of_topic};
+use crate::config_resource::resource;
+use crate::context::RequestContext;
+use crate::error_codes::metadata_error;
+use crate::topic_lookup::text;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let detail = Detail { synonyms: request.include_synonyms, documentation: ctx.api_version >= 3 && request.include_documentation };
+    let results = request.resources.iter().map(|asked| {
+        let result =
+            DescribeConfigsResult::default().with_resource_type(asked.resource_type).with_resource_name(asked.resource_name.clone());
+        match describe(ctx, asked, detail) {
+            Ok(configs) => result.with_configs(configs).with_error_message(Some(text(""))),
+            Err(error) => {
+                let code: ResponseError = metadata_error(&error);
+                result.with_error_code(code.code()).with_error_message(Some(text(error)))
+            }
+        }
+    });
+    DescribeConfigsResponse::default().with_results(results.collect())
+}
+
+fn describe(
+    ctx: &RequestContext,
+    asked: &DescribeConfigsResource,
+    detail: Detail,
+) -> Result<Vec<DescribeConfigsResourceResult>, MetadataError> {
+    let image = ctx.services.metadata.image();
+    let wanted = |entry: &ConfigEntry| match &asked.configuration_keys {
+        None => true,
+        Some(keys) => keys.iter().any(|key| key.as_str() == entry.name()),
+    };
+    let (entries, fixed): (Vec<ConfigEntry>, bool) = match resource(ctx, asked.resource_type, asked.resource_name.as_str())? {
+        ConfigResource::Topic(name) => {
+            let topic = image.topic(&name).ok_or(MetadataError::UnknownTopic(name))?;
+            (of_topic(ctx, &image, &topic.configs), false)
+        }
+        ConfigResource::Broker(name) if name.is_empty() => (of_cluster_default(&image), false),
+        ConfigResource::Broker(_) => (of_broker(ctx, &image), true),
+        ConfigResource::Group(_) => (Vec::new(), false),
+    };
+    Ok(entries.iter().filter(|entry| wanted(entry)).map(|entry| entry.describe(detail, fixed && !entry.is_dynamic())).collect())
+}

@@ -1,0 +1,79 @@
+//! DescribeTopicPartitions (KIP-966): topics page by page.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_topic_partitions_response::{
+    Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
+};
+use kafka_protocol::messages::{BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
+use siltstone_metadata::{MetadataImage, TopicImage};
+
+use crate::context::RequestContext;
+use crate::topic_lookup::{ALL_TOPIC_OPERATIONS, OPERATIONS_UNKNOWN, broker_ids, offline_replicas, topic_name};
+
+/// `max.request.partition.size.limit`
+const DEFAULT_PARTITION_LIMIT: i32 = 2000;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartitionsRequest) -> DescribeTopicPartitionsResponse {
+    let image = ctx.services.metadata.image();
+    let limit = ctx.services.broker_setting("max.request.partition.size.limit").unwrap_or(DEFAULT_PARTITION_LIMIT);
+    let mut left = usize::try_from(request.response_partition_limit.clamp(1, limit.max(1))).unwrap_or(1);
+    let mut names: Vec<String> = request.topics.iter().map(|topic| topic.name.0.to_string()).collect();
+    let all = names.is_empty();
+    if all {
+        names = image.topic_ids.keys().cloned().collect();
+    }
+    names.sort_unstable();
+    names.dedup();
+    let (from_topic, from_partition) =
+        request.cursor.as_ref().map_or(("", 0), |cursor| (cursor.topic_name.0.as_str(), cursor.partition_index));
+    let mut response = DescribeTopicPartitionsResponse::default();
+    for name in names.iter().filter(|name| name.as_str() >= from_topic) {
+        let first = if name == from_topic { usize::try_from(from_partition).unwrap_or(0) } else { 0 };
+        if left == 0 {
+            response.next_cursor = Some(Cursor::default().with_topic_name(topic_name(name)).with_partition_index(0));
+            break;
+        }
+        let Some(topic) = image.topic(name) else {
+            response.topics.push(unknown(name));
+            continue;
+        };
+        let last = topic.partitions.len().min(first.saturating_add(left));
+        response.topics.push(describe(&image, topic, first..last));
+        left -= last.saturating_sub(first);
+        if last < topic.partitions.len() {
+            let next = i32::try_from(last).unwrap_or(i32::MAX);
+            response.next_cursor = Some(Cursor::default().with_topic_name(topic_name(name)).with_partition_index(next));
+            break;
+        }
+    }
+    response
+}
+
+fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(ResponseError::UnknownTopicOrPartition.code())
+        .with_name(Some(topic_name(name)))
+        .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
+}
+
+fn describe(image: &MetadataImage, topic: &TopicImage, range: std::ops::Range<usize>) -> DescribeTopicPartitionsResponseTopic {
+    let partitions = topic.partitions.iter().enumerate().filter(|(index, _)| range.contains(index)).map(|(index, state)| {
+        let error = if state.leader < 0 { ResponseError::LeaderNotAvailable.code() } else { 0 };
+        DescribeTopicPartitionsResponsePartition::default()
+            .with_error_code(error)
+            .with_partition_index(i32::try_from(index).unwrap_or(i32::MAX))
+            .with_leader_id(BrokerId(state.leader))
+            .with_leader_epoch(state.leader_epoch)
+            .with_replica_nodes(broker_ids(&state.replicas))
+            .with_isr_nodes(broker_ids(&state.isr))
+            .with_eligible_leader_replicas(Some(broker_ids(&state.elr)))
+            .with_last_known_elr(Some(Vec::new()))
+            .with_offline_replicas(offline_replicas(image, &state.replicas))
+    });
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_name(Some(topic_name(&topic.name)))
+        .with_topic_id(topic.id.0)
+        .with_is_internal(topic.is_internal())
+        .with_partitions(partitions.collect())
+        .with_topic_authorized_operations(ALL_TOPIC_OPERATIONS)
+}

@@ -1,0 +1,52 @@
+//! IncrementalAlterConfigs (KIP-339): set, delete, append to and subtract from single settings.
+
+use std::collections::BTreeSet;
+
+use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
+use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
+use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse};
+use siltstone_metadata::MetadataError;
+use siltstone_metadata::api::ConfigOp;
+
+use crate::config_resource::alter;
+use crate::context::RequestContext;
+use crate::error_codes::metadata_error;
+use crate::topic_lookup::text;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
+    let mut responses = Vec::with_capacity(request.resources.len());
+    for asked in &request.resources {
+        let outcome = match changes(asked) {
+            Ok(ops) => alter(ctx, asked.resource_type, asked.resource_name.as_str(), ops, request.validate_only).await,
+            Err(error) => Err(error),
+        };
+        let response = AlterConfigsResourceResponse::default().with_resource_type(asked.resource_type);
+        let response = response.with_resource_name(asked.resource_name.clone());
+        responses.push(match outcome {
+            Ok(()) => response,
+            Err(error) => response.with_error_code(metadata_error(&error).code()).with_error_message(Some(text(error))),
+        });
+    }
+    IncrementalAlterConfigsResponse::default().with_responses(responses)
+}
+
+fn changes(asked: &AlterConfigsResource) -> Result<Vec<ConfigOp>, MetadataError> {
+    let mut seen = BTreeSet::new();
+    if !asked.configs.iter().all(|config| seen.insert(config.name.as_str())) {
+        return Err(MetadataError::InvalidRequest("Error due to duplicate config keys".to_owned()));
+    }
+    asked.configs.iter().map(change).collect()
+}
+
+fn change(config: &AlterableConfig) -> Result<ConfigOp, MetadataError> {
+    let name = config.name.to_string();
+    let value = config.value.as_ref().map(ToString::to_string);
+    match (config.config_operation, value) {
+        (1, _) => Ok(ConfigOp::Delete(name)),
+        (0, Some(value)) => Ok(ConfigOp::Set(name, value)),
+        (2, Some(value)) => Ok(ConfigOp::Append(name, value)),
+        (3, Some(value)) => Ok(ConfigOp::Subtract(name, value)),
+        (0 | 2 | 3, None) => Err(MetadataError::InvalidRequest(format!("Null value not supported for : {name}"))),
+        (other, _) => Err(MetadataError::InvalidRequest(format!("Unknown config operation {other}"))),
+    }
+}

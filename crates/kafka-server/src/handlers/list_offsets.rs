@@ -1,0 +1,63 @@
+//! ListOffsets: earliest, latest, by time, by tier.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse, TopicName};
+use siltstone_replica::{FetchIsolation, FoundOffset, OffsetSpec};
+
+use crate::context::RequestContext;
+use crate::error_codes::replica_error;
+use crate::topic_lookup::by_name;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let isolation = if request.isolation_level == 1 { FetchIsolation::ReadCommitted } else { FetchIsolation::ReadUncommitted };
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for partition in &topic.partitions {
+            let found = find(ctx, &topic.name, partition, isolation).await;
+            partitions.push(answer(partition.partition_index, found));
+        }
+        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    ListOffsetsResponse::default().with_topics(topics)
+}
+
+fn answer(index: i32, found: Result<FoundOffset, ResponseError>) -> ListOffsetsPartitionResponse {
+    let (code, found) = match found {
+        Ok(found) => (0, found),
+        Err(error) => (error.code(), FoundOffset::NONE),
+    };
+    ListOffsetsPartitionResponse::default()
+        .with_partition_index(index)
+        .with_error_code(code)
+        .with_timestamp(found.timestamp_ms)
+        .with_offset(found.offset)
+        .with_leader_epoch(found.leader_epoch)
+}
+
+async fn find(
+    ctx: &RequestContext,
+    topic: &TopicName,
+    asked: &ListOffsetsPartition,
+    isolation: FetchIsolation,
+) -> Result<FoundOffset, ResponseError> {
+    let spec = spec(ctx.api_version, asked.timestamp)?;
+    let id = by_name(&ctx.services.metadata.image(), topic, asked.partition_index)?;
+    let found = ctx.services.replicas.list_offset(id, asked.current_leader_epoch, spec, isolation).await;
+    found.map_err(|error| replica_error(&error))
+}
+
+/// Each special timestamp has the version that brought it (KIP-734, KIP-405, KIP-1005); before, and unknown ones: UNSUPPORTED_VERSION.
+fn spec(version: i16, timestamp: i64) -> Result<OffsetSpec, ResponseError> {
+    match timestamp {
+        -1 => Ok(OffsetSpec::Latest),
+        -2 => Ok(OffsetSpec::Earliest),
+        -3 if version >= 7 => Ok(OffsetSpec::MaxTimestamp),
+        -4 if version >= 8 => Ok(OffsetSpec::EarliestLocal),
+        -5 if version >= 9 => Ok(OffsetSpec::LatestTiered),
+        timestamp if timestamp >= 0 => Ok(OffsetSpec::Timestamp(timestamp)),
+        _ => Err(ResponseError::UnsupportedVersion),
+    }
+}

@@ -1,0 +1,33 @@
+//! OffsetForLeaderEpoch (KIP-101, KIP-320).
+
+use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+
+use crate::context::RequestContext;
+use crate::error_codes::replica_error;
+use crate::topic_lookup::by_name;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let image = ctx.services.metadata.image();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let found = match by_name(&image, &topic.topic, asked.partition) {
+                Ok(id) => {
+                    let found = ctx.services.replicas.offset_for_leader_epoch(id, asked.current_leader_epoch, asked.leader_epoch).await;
+                    found.map_err(|error| replica_error(&error))
+                }
+                Err(error) => Err(error),
+            };
+            let (code, (epoch, end_offset)) = match found {
+                Ok(found) => (0, found),
+                Err(error) => (error.code(), (-1, -1)),
+            };
+            let answer = EpochEndOffset::default().with_partition(asked.partition).with_error_code(code);
+            partitions.push(answer.with_leader_epoch(epoch).with_end_offset(end_offset));
+        }
+        topics.push(OffsetForLeaderTopicResult::default().with_topic(topic.topic).with_partitions(partitions));
+    }
+    OffsetForLeaderEpochResponse::default().with_topics(topics)
+}
