@@ -245,6 +245,16 @@ impl BatchHeader {
         self.producer_id > NO_PRODUCER_ID
     }
 
+    /// This header with another codec in its attributes.
+    pub(crate) fn with_compression(self, codec: Compression) -> Self {
+        Self { attributes: self.attributes & !CODEC_MASK | codec.bits(), ..self }
+    }
+
+    /// The attributes with `CreateTime` as the timestamp type.
+    pub(crate) fn without_log_append_time(&self) -> i16 {
+        self.attributes & !LOG_APPEND_TIME_BIT
+    }
+
     /// Sequence of the last record, wrapping from i32::MAX to 0 as Kafka's does; -1 without sequence.
     pub fn last_sequence(&self) -> i32 {
         if self.base_sequence == NO_SEQUENCE { NO_SEQUENCE } else { increment_sequence(self.base_sequence, self.last_offset_delta) }

@@ -10,6 +10,7 @@ pub mod producers;
 pub mod records;
 mod sealed;
 pub mod segment;
+pub mod validate;
 
 pub use error::{AppendError, LogError, ReadError};
 pub use manager::{LogListener, LogManager, LogManagerConfig};
