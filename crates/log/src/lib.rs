@@ -4,6 +4,7 @@ pub mod batch;
 pub mod compression;
 pub mod epochs;
 pub mod error;
+pub mod index;
 pub mod manager;
 pub mod partition;
 pub mod producers;

@@ -9,15 +9,20 @@ const CRC_LEN: usize = 4;
 
 /// Bytes that are not a sealed body of the wanted kind.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum UnsealError {
+pub enum UnsealError {
+    /// Fewer bytes than there should be.
     #[error("cut short")]
     Truncated,
+    /// Another kind of file, or none of ours.
     #[error("not a file of this kind")]
     BadMagic,
+    /// A format that this release does not know.
     #[error("version {0} is not known: it was written by a newer release")]
     BadVersion(u16),
+    /// The bytes are not those that were written.
     #[error("checksum mismatch")]
     BadCrc,
+    /// Checksummed, but it makes no sense.
     #[error("{0}")]
     Invalid(&'static str),
 }
