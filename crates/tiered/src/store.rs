@@ -198,7 +198,7 @@ impl RemoteStore {
         if size > SINGLE_PUT_BYTES_MAX as u64 {
             return self.put_new_large(key, chunks, checksum).await;
         }
-        let mut backoff = self.backoff();
+        let mut backoff = self.backoff(Op::PUT);
         for _ in 0..CREATE_RACES_MAX {
             let put = self.retried(Op::PUT, key, size, &self.inner.metrics.puts, || self.inner.bucket.create(key, &chunks));
             match put.await {
@@ -333,8 +333,9 @@ impl RemoteStore {
         StoreError::BadAddress { url: self.inner.address.clone(), reason: "there is no such bucket: create it".to_owned() }
     }
 
-    fn backoff(&self) -> Backoff {
-        Backoff::new(Duration::from_millis(50), Duration::from_secs(5))
+    fn backoff(&self, op: Op) -> Backoff {
+        // Somebody waits for a read: ask often, not long.
+        Backoff::new(Duration::from_millis(50), op.attempt / 10)
     }
 
     /// Runs `attempt` until it succeeds, fails for good, or `op`'s time is over.
@@ -345,7 +346,7 @@ impl RemoteStore {
     {
         let Inner { env, metrics, .. } = &*self.inner;
         let started = env.clock.monotonic();
-        let mut backoff = self.backoff();
+        let mut backoff = self.backoff(op);
         loop {
             counter.fetch_add(1, Ordering::Relaxed);
             let reason = match self.attempt_once(op, bytes, attempt()).await {
@@ -428,7 +429,7 @@ impl Listing {
         metrics.retries.fetch_add(1, Ordering::Relaxed);
         self.pages = None;
         let now = env.clock.monotonic();
-        let (since, backoff) = self.patience.get_or_insert_with(|| (now, self.store.backoff()));
+        let (since, backoff) = self.patience.get_or_insert_with(|| (now, self.store.backoff(Op::LIST)));
         let resumable = self.after.is_none() || bucket.lists_in_order();
         if !resumable || now.saturating_sub(*since) > Op::LIST.total || env.tasks.is_stopped() {
             metrics.failures.fetch_add(1, Ordering::Relaxed);
