@@ -1,5 +1,6 @@
 //! The remote tier: uploader, object format, remote reader, chunk cache, retention, garbage collection, fsck.
 
+pub mod object;
 pub mod remote_reader;
 pub mod store;
 pub mod uploader;

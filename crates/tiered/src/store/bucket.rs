@@ -2,7 +2,7 @@
 //!
 //! Contract (the conformance suite in `tests/bucket_conformance.rs` runs it against every provider): each call is one attempt
 //! without retries; it may be dropped at any await, after which its effect is unknown. Keys are relative to the provider's
-//! prefix and consist of `[a-z0-9/._-]` only (I45). An object is visible as a whole or not at all, and for every reader at once.
+//! prefix and consist of `[A-Za-z0-9/._-]` only (I45). An object is visible as a whole or not at all, and for every reader at once.
 
 use std::fmt::Debug;
 
