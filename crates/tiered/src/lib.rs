@@ -2,9 +2,10 @@
 
 pub mod object;
 pub mod remote_reader;
+pub mod retention;
 pub mod store;
 pub mod uploader;
 
 pub use remote_reader::{RemoteRead, RemoteReadError, RemoteReader, RemoteReaderConfig};
 pub use store::{RemoteStore, StoreConfig, StoreError};
-pub use uploader::{UploadError, Uploader};
+pub use uploader::{UploadError, UploadMetrics, Uploader, UploaderConfig};

@@ -315,18 +315,8 @@ impl SegmentFacts {
         if !cursor.rest.is_empty() || base_offset < 0 || last_offset < base_offset {
             return Err(FormatError::Invalid("the footer contradicts itself"));
         }
-        let facts = Self {
-            id,
-            base_offset,
-            last_offset,
-            max_timestamp_ms,
-            leader_epoch,
-            attempt,
-            records,
-            batches,
-            data_bytes,
-            data_checksum,
-        };
+        let facts =
+            Self { id, base_offset, last_offset, max_timestamp_ms, leader_epoch, attempt, records, batches, data_bytes, data_checksum };
         Ok((facts, blocks))
     }
 }

@@ -134,10 +134,3 @@ proptest! {
         prop_assert!(ObjectTail::parse(&Bytes::from(garbage), object_bytes).is_err());
     }
 }
-#[test]
-fn write_golden_once() {
-    let data = data();
-    let mut all = data.clone();
-    all.extend_from_slice(&tail(&data).encode());
-    std::fs::write("tests/golden/segment-v1.bin", all).unwrap();
-}
