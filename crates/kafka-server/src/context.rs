@@ -45,7 +45,7 @@ pub struct RequestContext {
     /// Version of the request.
     pub api_version: i16,
     /// The client's name for itself; untrusted text (I45).
-    pub client_id: Option<String>,
+    pub client_id: Option<Arc<str>>,
     /// Where it comes from.
     pub peer: SocketAddr,
 }

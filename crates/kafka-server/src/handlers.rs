@@ -1,7 +1,9 @@
 //! One file per Kafka API. Each has `pub(crate) async fn handle(ctx: &RequestContext, request: XRequest) -> XResponse`, called from the API table
 //! with a request that the guard has admitted and the codec has decoded; the answer is encoded in the request's version.
+//! A handler may be dropped at any await when the server stops; it is not dropped when its client goes away.
 
 pub(crate) mod alter_configs;
+pub(crate) mod api_versions;
 pub(crate) mod create_partitions;
 pub(crate) mod create_topics;
 pub(crate) mod delete_records;

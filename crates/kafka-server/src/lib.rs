@@ -1,13 +1,24 @@
 //! The Kafka wire: listener, connections, the API table, one file per API, and a client.
 //! The only crate that knows `kafka-protocol`.
 
+mod answer;
+mod api_table;
+mod budget;
 mod config_entries;
 mod config_resource;
+mod connection;
 pub mod context;
 pub mod error_codes;
+mod guard;
 pub mod handlers;
+pub mod limits;
+pub mod metrics;
 pub mod producer_ids;
+pub mod server;
 pub mod settings;
 mod topic_lookup;
 
 pub use context::{RequestContext, ServerConfig, Services};
+pub use limits::Limits;
+pub use metrics::ServerMetrics;
+pub use server::{BoundListener, Server};

@@ -1,0 +1,112 @@
+//! Every API that is served: its key, the versions clients are told, and its handler. A key that is not here is not advertised, and a request
+//! for it ends the connection, as in Kafka.
+//!
+//! To add an API: one line below, one line in `guard/skeletons.rs`, and its file in `handlers/`.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use kafka_protocol::messages as wire;
+use kafka_protocol::protocol::{Decodable, HeaderVersion, Request};
+
+use crate::answer::{Answer, encode_answer};
+use crate::context::RequestContext;
+use crate::handlers;
+
+/// One API.
+pub(crate) struct Api {
+    /// The key on the wire.
+    pub key: i16,
+    /// Its name in Kafka's protocol.
+    pub name: &'static str,
+    /// Lowest version that is served.
+    pub min_version: i16,
+    /// Lowest version that clients are told.
+    pub advertised_min_version: i16,
+    /// Highest version.
+    pub max_version: i16,
+    /// Version of the request header that goes with a version.
+    pub header_version: fn(i16) -> i16,
+    /// Who answers.
+    pub route: Route,
+}
+
+/// A request for a typed handler: its surroundings, correlation id, and body.
+pub(crate) type TypedHandler = fn(RequestContext, i32, Bytes) -> Result<BoxFuture<'static, Answer>, String>;
+
+/// Who answers a request.
+pub(crate) enum Route {
+    /// Decoded and encoded by the codec.
+    Typed(TypedHandler),
+}
+
+/// A row of [`APIS`].
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Row(usize);
+
+impl Row {
+    /// Its position in the table.
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+
+    /// What stands there.
+    pub(crate) fn api(self) -> &'static Api {
+        &APIS[self.0]
+    }
+}
+
+/// The API of `key`, if it is served.
+pub(crate) fn find(key: i16) -> Option<Row> {
+    APIS.iter().position(|api| api.key == key).map(Row)
+}
+
+/// Decodes, handles, encodes: what the typed handlers have in common.
+macro_rules! typed {
+    ($request:ident, $handler:ident) => {{
+        fn route(ctx: RequestContext, correlation_id: i32, mut body: Bytes) -> Result<BoxFuture<'static, Answer>, String> {
+            let request = wire::$request::decode(&mut body, ctx.api_version).map_err(|error| error.to_string())?;
+            Ok(Box::pin(async move {
+                let response: <wire::$request as Request>::Response = handlers::$handler::handle(&ctx, request).await;
+                encode_answer(correlation_id, ctx.api_version, &response)
+            }))
+        }
+        Route::Typed(route)
+    }};
+}
+
+macro_rules! apis {
+    ($($name:literal $request:ident $min:literal ..= $max:literal $(advertised from $advertised:literal)? => $route:expr;)*) => {
+        /// The table, in the order of the keys.
+        pub(crate) static APIS: &[Api] = &[$(Api {
+            key: <wire::$request as Request>::KEY,
+            name: $name,
+            min_version: $min,
+            advertised_min_version: [$min $(, $advertised)?][[$min $(, $advertised)?].len() - 1],
+            max_version: $max,
+            header_version: <wire::$request as HeaderVersion>::header_version,
+            route: $route,
+        }),*];
+    };
+}
+
+apis! {
+    "ListOffsets" ListOffsetsRequest 1..=10 => typed!(ListOffsetsRequest, list_offsets);
+    "Metadata" MetadataRequest 0..=13 => typed!(MetadataRequest, metadata);
+    "ApiVersions" ApiVersionsRequest 0..=4 => typed!(ApiVersionsRequest, api_versions);
+    "CreateTopics" CreateTopicsRequest 2..=7 => typed!(CreateTopicsRequest, create_topics);
+    "DeleteTopics" DeleteTopicsRequest 1..=6 => typed!(DeleteTopicsRequest, delete_topics);
+    "DeleteRecords" DeleteRecordsRequest 0..=2 => typed!(DeleteRecordsRequest, delete_records);
+    "InitProducerId" InitProducerIdRequest 0..=5 => typed!(InitProducerIdRequest, init_producer_id);
+    "OffsetForLeaderEpoch" OffsetForLeaderEpochRequest 2..=4 => typed!(OffsetForLeaderEpochRequest, offset_for_leader_epoch);
+    "DescribeConfigs" DescribeConfigsRequest 1..=4 => typed!(DescribeConfigsRequest, describe_configs);
+    "AlterConfigs" AlterConfigsRequest 0..=2 => typed!(AlterConfigsRequest, alter_configs);
+    "DescribeLogDirs" DescribeLogDirsRequest 1..=4 => typed!(DescribeLogDirsRequest, describe_log_dirs);
+    "CreatePartitions" CreatePartitionsRequest 0..=3 => typed!(CreatePartitionsRequest, create_partitions);
+    "IncrementalAlterConfigs" IncrementalAlterConfigsRequest 0..=1 => typed!(IncrementalAlterConfigsRequest, incremental_alter_configs);
+    "DescribeCluster" DescribeClusterRequest 0..=2 => typed!(DescribeClusterRequest, describe_cluster);
+    "ListConfigResources" ListConfigResourcesRequest 0..=1 => typed!(ListConfigResourcesRequest, list_config_resources);
+    "DescribeTopicPartitions" DescribeTopicPartitionsRequest 0..=0 => typed!(DescribeTopicPartitionsRequest, describe_topic_partitions);
+}
+
+#[cfg(test)]
+mod tests;

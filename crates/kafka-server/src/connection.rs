@@ -1,0 +1,363 @@
+//! One client connection: one task that reads frames, runs their requests, and sends the answers.
+//!
+//! Overview: the task is a single poll function over three parts: `Inbound` (bytes to frames), the pipeline (requests under way, oldest first) and
+//! `Outbound` (answers to the socket). No channel and no second task lie between a frame and its answer.
+//!
+//! Order: answers leave in the order of their requests. A Produce request starts as soon as the one before it has appended (so batches stand
+//! in the log in the order sent) while earlier ones still wait for their acknowledgement; every other request starts when all before it are
+//! answered and mostly sent, as in Kafka.
+//!
+//! Limits: requests in the pipeline, bytes not yet sent, bytes held by unfinished frames (the common budget). At any of them the connection stops
+//! reading, and TCP holds the client back.
+//!
+//! Cancellation: when the client goes away, waits of Produce and Fetch are dropped (appends stay made); other requests run to their end. When the
+//! server stops, requests under way get a while to end. The reaper ends connections whose frame does not come in or that are idle.
+
+mod inbound;
+mod outbound;
+mod watch;
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+pub(crate) use inbound::InboundFrame;
+pub(crate) use watch::{Verdict, Watch};
+
+use crate::answer::Answer;
+use crate::api_table::{self, Route, Row};
+use crate::budget::Charge;
+use crate::connection::inbound::{FrameError, Inbound};
+use crate::connection::outbound::Outbound;
+use crate::context::RequestContext;
+use crate::guard::{self, Malformed};
+use crate::handlers::api_versions;
+use crate::limits::{OUTBOUND_BYTES_MAX, PIPELINE_MAX};
+use crate::server::Shared;
+
+/// A client that pipelines behind a waiting request may send so many bytes ahead; reading them also shows that it is still there.
+const READ_BEHIND_WAIT_BYTES: usize = 16 * 1024;
+/// Turns of the poll loop before other tasks of the thread have their turn.
+const TURNS_MAX: usize = 32;
+const PRODUCE_KEY: i16 = 0;
+const API_VERSIONS_KEY: i16 = 18;
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub(crate) enum Ended {
+    #[error("the client closed the connection")]
+    ByClient,
+    #[error("the server stops")]
+    Shutdown,
+    #[error("the connection was idle")]
+    Idle,
+    #[error("a request did not come in within its time")]
+    TooSlow,
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("request with key {0}, which this broker does not serve")]
+    UnknownApi(i16),
+    #[error("{name} request in version {version}, which this broker does not serve")]
+    UnsupportedVersion { name: &'static str, version: i16 },
+    #[error("malformed {name} request, version {version}: {reason}")]
+    Malformed { name: &'static str, version: i16, reason: String },
+    #[error("{0}")]
+    Refused(String),
+    #[error("i/o error: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl Ended {
+    /// True if the client did what no client should do.
+    pub(crate) fn is_violation(&self) -> bool {
+        match self {
+            Ended::ByClient | Ended::Shutdown | Ended::Idle | Ended::Io(_) => false,
+            Ended::TooSlow
+            | Ended::Frame(_)
+            | Ended::UnknownApi(_)
+            | Ended::UnsupportedVersion { .. }
+            | Ended::Malformed { .. }
+            | Ended::Refused(_) => true,
+        }
+    }
+}
+
+/// What a Produce request came to once its batches stand in the logs.
+pub(crate) enum Appended {
+    /// Nothing to wait for.
+    Done(Answer),
+    /// The acknowledgement is still to come.
+    Waiting(BoxFuture<'static, Answer>),
+}
+
+/// How far a request is.
+enum Work {
+    /// Produce, before its batches stand in the logs: nothing may overtake it.
+    Appending(BoxFuture<'static, Appended>),
+    /// Produce, waiting for its acknowledgement.
+    Waiting(BoxFuture<'static, Answer>),
+    /// Fetch: nobody misses it when its client is gone.
+    Reading(BoxFuture<'static, Answer>),
+    /// Anything else: runs to its end.
+    Running(BoxFuture<'static, Answer>),
+    Done(Answer),
+}
+
+struct Slot {
+    row: Row,
+    work: Work,
+    started_at: Duration,
+    request_bytes: usize,
+    /// Held until the answer is queued.
+    _charge: Charge,
+}
+
+/// See the module.
+pub(crate) struct Connection {
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    stream: TcpStream,
+    inbound: Inbound,
+    pipeline: VecDeque<Slot>,
+    outbound: Outbound,
+    watch: Arc<Watch>,
+    client_id: Option<Arc<str>>,
+}
+
+impl Connection {
+    pub(crate) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, watch: Arc<Watch>) -> Self {
+        let inbound = Inbound::new(shared.limits.request_bytes_max, shared.budget.charge());
+        let outbound = Outbound::new(shared.services.env.tasks.clone(), Arc::clone(&shared.metrics));
+        Self { shared, peer, stream, inbound, pipeline: VecDeque::new(), outbound, watch, client_id: None }
+    }
+
+    /// Serves the client until either side ends it.
+    pub(crate) async fn run(mut self) -> Ended {
+        match poll_fn(|cx| self.poll(cx)).await {
+            Ok(never) => match never {},
+            Err(ended) => ended,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<std::convert::Infallible, Ended>> {
+        self.watch.register(cx.waker());
+        if let Some(ended) = self.verdict() {
+            return Poll::Ready(Err(ended));
+        }
+        for _ in 0..TURNS_MAX {
+            let sent = self.poll_send(cx)?;
+            let answered = self.poll_pipeline(cx)?;
+            let started = self.start_requests(cx)?;
+            let read = self.poll_read(cx)?;
+            if self.is_over() {
+                return Poll::Ready(Err(if self.watch.is_draining() { Ended::Shutdown } else { Ended::ByClient }));
+            }
+            if !(sent || answered || started || read) {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn verdict(&self) -> Option<Ended> {
+        match self.watch.verdict() {
+            Verdict::Go => None,
+            // A long wait of ours (Fetch, JoinGroup) is no idleness of the client's.
+            Verdict::Idle if !self.pipeline.is_empty() && self.outbound.queued_bytes() == 0 => {
+                self.watch.pardon(self.shared.coarse_now());
+                None
+            }
+            Verdict::Idle => Some(Ended::Idle),
+            Verdict::TooSlow => Some(Ended::TooSlow),
+            Verdict::Stop => Some(Ended::Shutdown),
+        }
+    }
+
+    /// True once the client has gone, or the server stops, and nothing is left that must be finished.
+    fn is_over(&self) -> bool {
+        if !self.inbound.is_eof() && !self.watch.is_draining() {
+            return false;
+        }
+        // To a client that has gone nothing needs to be sent; one that the server leaves gets its answers.
+        let client_gone = self.inbound.is_eof();
+        let must_finish = |slot: &Slot| match slot.work {
+            Work::Appending(_) | Work::Running(_) => true,
+            Work::Waiting(_) | Work::Done(_) => !client_gone,
+            Work::Reading(_) => false,
+        };
+        !self.pipeline.iter().any(must_finish) && (client_gone || self.outbound.queued_bytes() == 0)
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.outbound.queued_bytes() == 0 {
+            return Ok(false);
+        }
+        let mut sent = 0;
+        let outcome = self.outbound.poll_flush(&mut self.stream, cx, &mut sent);
+        if sent > 0 {
+            self.watch.progress(self.shared.coarse_now());
+        }
+        match outcome {
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(sent > 0),
+        }
+    }
+
+    /// Moves requests on; queues the answers of those at the front that are ready.
+    fn poll_pipeline(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let mut progress = false;
+        // Only the youngest request can be appending: nothing starts behind it.
+        if let Some(slot) = self.pipeline.back_mut()
+            && let Work::Appending(appending) = &mut slot.work
+            && let Poll::Ready(appended) = appending.as_mut().poll(cx)
+        {
+            slot.work = match appended {
+                Appended::Done(answer) => Work::Done(answer),
+                Appended::Waiting(waiting) => Work::Waiting(waiting),
+            };
+            progress = true;
+        }
+        while let Some(slot) = self.pipeline.front_mut() {
+            if let Work::Waiting(future) | Work::Reading(future) | Work::Running(future) = &mut slot.work {
+                let Poll::Ready(answer) = future.as_mut().poll(cx) else { break };
+                slot.work = Work::Done(answer);
+            }
+            let Some(Slot { work: Work::Done(answer), row, started_at, request_bytes, .. }) =
+                self.pipeline.pop_front_if(|slot| matches!(slot.work, Work::Done(_)))
+            else {
+                break;
+            };
+            progress = true;
+            let response_bytes = match answer {
+                Answer::Nothing => 0,
+                Answer::Frame(pieces) => self.outbound.push(pieces),
+                Answer::Close(reason) => return Err(Ended::Refused(reason)),
+            };
+            let latency = self.shared.services.env.clock.monotonic().saturating_sub(started_at);
+            self.shared.metrics.api(row).answered(request_bytes, response_bytes, latency);
+            self.watch.progress(self.shared.coarse_now());
+        }
+        Ok(progress)
+    }
+
+    /// Starts complete frames as far as the order allows.
+    fn start_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let mut progress = false;
+        while !self.watch.is_draining()
+            && let Some((key, version)) = self.inbound.peek()?
+            && self.may_start(key)
+            && let Some((frame, charge)) = self.inbound.take_frame()?
+        {
+            progress = true;
+            self.start(key, version, frame, charge)?;
+            self.poll_pipeline(cx)?;
+        }
+        // A frame's time runs while its bytes are missing, not while it waits for a request before it.
+        let ours_to_finish = self.pipeline.back().is_some_and(|slot| !matches!(slot.work, Work::Waiting(_)));
+        if self.inbound.has_partial_frame() && !ours_to_finish && self.inbound.peek()?.is_none() {
+            self.watch.frame_began(self.shared.coarse_now());
+        } else {
+            self.watch.frame_complete();
+        }
+        Ok(progress)
+    }
+
+    fn may_start(&self, key: i16) -> bool {
+        if self.outbound.queued_bytes() > OUTBOUND_BYTES_MAX {
+            return false;
+        }
+        match self.pipeline.back().map(|slot| &slot.work) {
+            None => true,
+            Some(Work::Waiting(_) | Work::Done(_)) => key == PRODUCE_KEY && self.pipeline.len() < PIPELINE_MAX,
+            Some(Work::Appending(_) | Work::Reading(_) | Work::Running(_)) => false,
+        }
+    }
+
+    fn start(&mut self, key: i16, version: i16, frame: InboundFrame, charge: Charge) -> Result<(), Ended> {
+        let row = api_table::find(key).ok_or(Ended::UnknownApi(key))?;
+        let (api, request_bytes) = (row.api(), frame.bytes.len());
+        if !(api.min_version..=api.max_version).contains(&version) {
+            if key == API_VERSIONS_KEY {
+                let correlation_id = guard::correlation_id(&frame.bytes).unwrap_or_default();
+                self.push(row, Work::Done(api_versions::unsupported_version(correlation_id)), request_bytes, charge);
+                return Ok(());
+            }
+            return Err(Ended::UnsupportedVersion { name: api.name, version });
+        }
+        let mut charge = charge;
+        match self.route(row, version, frame, &mut charge) {
+            Ok(work) => {
+                self.push(row, work, request_bytes, charge);
+                Ok(())
+            }
+            Err(reason) => {
+                self.shared.metrics.api(row).refused();
+                Err(Ended::Malformed { name: api.name, version, reason })
+            }
+        }
+    }
+
+    /// Checks and decodes the request and makes its future.
+    fn route(&mut self, row: Row, version: i16, frame: InboundFrame, charge: &mut Charge) -> Result<Work, String> {
+        let api = row.api();
+        let malformed = |error: Malformed| error.to_string();
+        let head = guard::request_head(&frame.bytes, (api.header_version)(version)).map_err(malformed)?;
+        let (correlation_id, body_start) = (head.correlation_id, head.body_start);
+        if self.client_id.as_deref() != head.client_id {
+            self.client_id = head.client_id.map(Arc::from);
+        }
+        charge.add(frame.bytes.len());
+        match api.route {
+            Route::Typed(handler) => {
+                charge.add(guard::admit(&frame.bytes, body_start, api.key, version).map_err(malformed)?);
+                let ctx = RequestContext {
+                    services: Arc::clone(&self.shared.services),
+                    api_version: version,
+                    client_id: self.client_id.clone(),
+                    peer: self.peer,
+                };
+                let body = frame.bytes.freeze().slice(body_start..);
+                handler(ctx, correlation_id, body).map(Work::Running)
+            }
+        }
+    }
+
+    fn push(&mut self, row: Row, work: Work, request_bytes: usize, charge: Charge) {
+        let started_at = self.shared.services.env.clock.monotonic();
+        self.pipeline.push_back(Slot { row, work, started_at, request_bytes, _charge: charge });
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.inbound.is_eof() || self.watch.is_draining() || !self.may_read(cx) {
+            return Ok(false);
+        }
+        match self.inbound.poll_fill(&mut self.stream, cx) {
+            Poll::Ready(Ok(())) => {
+                self.watch.received(self.shared.coarse_now(), self.inbound.buffered());
+                Ok(true)
+            }
+            Poll::Ready(Err(error)) => Err(error.into()),
+            Poll::Pending => Ok(false),
+        }
+    }
+
+    fn may_read(&self, cx: &Context<'_>) -> bool {
+        if self.outbound.queued_bytes() > OUTBOUND_BYTES_MAX {
+            return false;
+        }
+        match self.pipeline.back().map(|slot| &slot.work) {
+            None => true,
+            Some(Work::Waiting(_) | Work::Done(_)) if self.pipeline.len() < PIPELINE_MAX => self.shared.budget.has_room(cx.waker()),
+            Some(_) => self.inbound.buffered() < READ_BEHIND_WAIT_BYTES,
+        }
+    }
+}

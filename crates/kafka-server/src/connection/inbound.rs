@@ -1,0 +1,161 @@
+//! Bytes from a client, cut into frames.
+//!
+//! The buffer grows with the bytes that have come, never by what a length prefix claims, except up to the size of a frame that this peer has
+//! already sent in full (I42). A frame's bytes end up in a buffer of about its own size, so that a batch which the log keeps pins little more
+//! than itself.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use thiserror::Error;
+use tokio::net::TcpStream;
+
+use crate::answer::LENGTH_PREFIX_BYTES;
+use crate::budget::Charge;
+use crate::guard::{FIXED_HEAD_BYTES, key_and_version};
+use crate::limits::{ORDINARY_REQUEST_BYTES_MAX, UNCHARGED_BYTES};
+
+/// What a connection reads at once while it knows nothing of its peer's frames, bytes.
+const FIRST_CHUNK_BYTES: usize = 4 * 1024;
+/// Largest buffer that is kept at hand between frames, bytes.
+const READ_AHEAD_BYTES_MAX: usize = 1024 * 1024;
+const PRODUCE_KEY: i16 = 0;
+
+/// A length prefix that can't be a request's.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum FrameError {
+    #[error("a frame of {0} bytes is too short for a request")]
+    TooShort(i32),
+    #[error("a frame of {len} bytes exceeds the limit of {max}")]
+    TooLong { len: i32, max: usize },
+    #[error("the bytes are a TLS handshake, and this listener speaks plaintext: set the client's security.protocol")]
+    Tls,
+    #[error("the bytes are an HTTP request, and this is a Kafka port")]
+    Http,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    buffer: BytesMut,
+    /// Capacity of the allocation that `buffer` is a part of.
+    allocation_bytes: usize,
+    /// Size of the largest frame this peer has completed, prefix included.
+    largest_frame: usize,
+    last_frame: usize,
+    request_bytes_max: usize,
+    charge: Charge,
+    eof: bool,
+}
+
+/// One frame without its prefix.
+#[derive(Debug)]
+pub(crate) struct InboundFrame {
+    pub bytes: BytesMut,
+    /// Capacity of the allocation it lies in: what a piece of it keeps alive.
+    pub allocation_bytes: usize,
+}
+
+impl Inbound {
+    pub(crate) fn new(request_bytes_max: usize, charge: Charge) -> Self {
+        Self { buffer: BytesMut::new(), allocation_bytes: 0, largest_frame: 0, last_frame: 0, request_bytes_max, charge, eof: false }
+    }
+
+    /// True once the client has sent its last byte.
+    pub(crate) fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// True while a frame has begun and is not complete.
+    pub(crate) fn has_partial_frame(&self) -> bool {
+        !self.buffer.is_empty()
+    }
+
+    /// Bytes received and not yet taken.
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Size of the frame that has begun, prefix included, once its prefix is there.
+    fn frame_size(&self) -> Result<Option<usize>, FrameError> {
+        let Some(prefix) = self.buffer.first_chunk::<LENGTH_PREFIX_BYTES>() else { return Ok(None) };
+        let len = i32::from_be_bytes(*prefix);
+        let too_long = |max| FrameError::TooLong { len, max };
+        match usize::try_from(len) {
+            Err(_) => return Err(foreign_protocol(prefix).unwrap_or(FrameError::TooShort(len))),
+            Ok(size) if size < FIXED_HEAD_BYTES => return Err(FrameError::TooShort(len)),
+            Ok(size) if size > self.request_bytes_max => {
+                return Err(foreign_protocol(prefix).unwrap_or(too_long(self.request_bytes_max)));
+            }
+            Ok(size) => {
+                let key = key_and_version(&self.buffer[LENGTH_PREFIX_BYTES..]).map(|(key, _)| key);
+                if size > ORDINARY_REQUEST_BYTES_MAX && key.is_some_and(|key| key != PRODUCE_KEY) {
+                    return Err(too_long(ORDINARY_REQUEST_BYTES_MAX));
+                }
+                Ok(Some(size + LENGTH_PREFIX_BYTES))
+            }
+        }
+    }
+
+    /// API key and version of the next frame, if it is complete.
+    pub(crate) fn peek(&self) -> Result<Option<(i16, i16)>, FrameError> {
+        match self.frame_size()? {
+            Some(size) if self.buffer.len() >= size => Ok(key_and_version(&self.buffer[LENGTH_PREFIX_BYTES..])),
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes the next frame, if it is complete, with the charge for it.
+    pub(crate) fn take_frame(&mut self) -> Result<Option<(InboundFrame, Charge)>, FrameError> {
+        let Some(size) = self.frame_size()?.filter(|size| self.buffer.len() >= *size) else { return Ok(None) };
+        self.buffer.advance(LENGTH_PREFIX_BYTES);
+        let bytes = self.buffer.split_to(size - LENGTH_PREFIX_BYTES);
+        self.largest_frame = self.largest_frame.max(size);
+        self.last_frame = size;
+        Ok(Some((InboundFrame { bytes, allocation_bytes: self.allocation_bytes }, self.charge.take())))
+    }
+
+    /// Reads once. `Pending` also while the common budget has no room for a larger buffer; then the task is woken when it has.
+    pub(crate) fn poll_fill(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.buffer.len() == self.buffer.capacity() && !self.grow(cx) {
+            return Poll::Pending;
+        }
+        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut self.buffer))?;
+        self.eof = read == 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Makes room for more bytes; false if the budget has none.
+    fn grow(&mut self, cx: &Context<'_>) -> bool {
+        let have = self.buffer.len();
+        let known = self.largest_frame.min(READ_AHEAD_BYTES_MAX);
+        let target = match self.frame_size() {
+            Ok(Some(size)) => size.min(FIRST_CHUNK_BYTES.max(known).max(have * 2)),
+            // Frames of one producer are about the same size: one read gets the next one whole.
+            _ => have + self.last_frame.clamp(FIRST_CHUNK_BYTES, READ_AHEAD_BYTES_MAX),
+        };
+        if target > UNCHARGED_BYTES && !self.charge.grow_to(target, cx.waker()) {
+            return false;
+        }
+        if have == 0 && self.buffer.try_reclaim(target) {
+            self.allocation_bytes = self.allocation_bytes.max(self.buffer.capacity());
+            return true;
+        }
+        let mut fresh = BytesMut::with_capacity(target.max(have + 1));
+        fresh.extend_from_slice(&self.buffer);
+        self.buffer = fresh;
+        self.allocation_bytes = self.buffer.capacity();
+        true
+    }
+}
+
+/// Says what a peer that speaks another protocol speaks.
+fn foreign_protocol(prefix: &[u8; LENGTH_PREFIX_BYTES]) -> Option<FrameError> {
+    match prefix {
+        [0x16, 0x03, _, _] => Some(FrameError::Tls),
+        b"GET " | b"POST" | b"HEAD" | b"PUT " | b"OPTI" | b"PRI " => Some(FrameError::Http),
+        _ => None,
+    }
+}

@@ -1,0 +1,147 @@
+//! What the reaper sees of a connection, and how it ends one: atomics and a waker, no lock and no timer per connection.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use futures::task::AtomicWaker;
+
+use crate::limits::{FRAME_GRACE, FRAME_RATE_MIN};
+
+/// What the reaper decided.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Verdict {
+    Go,
+    Idle,
+    TooSlow,
+    Stop,
+}
+
+/// No frame has begun.
+const NO_FRAME: u64 = u64::MAX;
+
+/// See the module. Times are the server's coarse clock, milliseconds.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    waker: AtomicWaker,
+    verdict: AtomicU8,
+    draining: AtomicBool,
+    progress_ms: AtomicU64,
+    frame_began_ms: AtomicU64,
+    frame_bytes: AtomicU64,
+}
+
+impl Watch {
+    pub(crate) fn new(now_ms: u64) -> Self {
+        Self {
+            waker: AtomicWaker::new(),
+            verdict: AtomicU8::new(Verdict::Go as u8),
+            draining: AtomicBool::new(false),
+            progress_ms: AtomicU64::new(now_ms),
+            frame_began_ms: AtomicU64::new(NO_FRAME),
+            frame_bytes: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    pub(crate) fn verdict(&self) -> Verdict {
+        match self.verdict.load(Ordering::Acquire) {
+            0 => Verdict::Go,
+            1 => Verdict::Idle,
+            2 => Verdict::TooSlow,
+            _ => Verdict::Stop,
+        }
+    }
+
+    /// True once the server stops: nothing new is begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// Something was received, answered or sent.
+    pub(crate) fn progress(&self, now_ms: u64) {
+        self.progress_ms.store(now_ms, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, now_ms: u64, frame_bytes: usize) {
+        self.progress(now_ms);
+        self.frame_bytes.store(frame_bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Part of a frame is there; its time runs from the first call.
+    pub(crate) fn frame_began(&self, now_ms: u64) {
+        let _ = self.frame_began_ms.compare_exchange(NO_FRAME, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    pub(crate) fn frame_complete(&self) {
+        self.frame_began_ms.store(NO_FRAME, Ordering::Relaxed);
+    }
+
+    /// Ends the connection if its time is over. True if that was done.
+    pub(crate) fn judge(&self, now_ms: u64, idle_max: Duration) -> bool {
+        let idle_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
+        let frame_began_ms = self.frame_began_ms.load(Ordering::Relaxed);
+        let frame_ms = FRAME_GRACE.as_millis() as u64 + self.frame_bytes.load(Ordering::Relaxed) * 1000 / FRAME_RATE_MIN;
+        let verdict = if frame_began_ms != NO_FRAME && now_ms.saturating_sub(frame_began_ms) > frame_ms {
+            Verdict::TooSlow
+        } else if now_ms.saturating_sub(self.progress_ms.load(Ordering::Relaxed)) > idle_ms {
+            Verdict::Idle
+        } else {
+            return false;
+        };
+        self.end(verdict);
+        true
+    }
+
+    /// Ends the connection.
+    pub(crate) fn end(&self, verdict: Verdict) {
+        self.verdict.store(verdict as u8, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Takes an idle verdict back.
+    pub(crate) fn pardon(&self, now_ms: u64) {
+        self.progress(now_ms);
+        self.verdict.store(Verdict::Go as u8, Ordering::Release);
+    }
+
+    /// Lets the connection finish what it has begun.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDLE: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn a_frame_has_a_deadline_that_its_bytes_extend() {
+        let watch = Watch::new(0);
+        watch.frame_began(1_000);
+        watch.frame_began(5_000);
+        assert!(!watch.judge(31_000, IDLE));
+        watch.received(31_000, 80 * 1024);
+        assert!(!watch.judge(41_000, IDLE), "80 KiB at 8 KiB/s give ten more seconds");
+        assert!(watch.judge(41_001, IDLE));
+        assert_eq!(watch.verdict(), Verdict::TooSlow);
+    }
+
+    #[test]
+    fn a_quiet_connection_is_idle_after_its_time_and_a_complete_frame_has_no_deadline() {
+        let watch = Watch::new(0);
+        watch.frame_began(0);
+        watch.frame_complete();
+        watch.progress(1_000);
+        assert!(!watch.judge(601_000, IDLE));
+        assert!(watch.judge(601_001, IDLE));
+        assert_eq!(watch.verdict(), Verdict::Idle);
+    }
+}

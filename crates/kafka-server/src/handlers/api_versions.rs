@@ -1,0 +1,90 @@
+//! ApiVersions (KIP-35, KIP-511): what this broker serves.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::Request;
+
+use crate::answer::{Answer, encode_answer};
+use crate::api_table::{APIS, find};
+use crate::context::RequestContext;
+
+/// From this version on clients name their software.
+const FIRST_VERSION_WITH_SOFTWARE: i16 = 3;
+/// The finalized features are not known: none are. At this default the field is left out, as old librdkafka needs it.
+const NO_FEATURES_EPOCH: i64 = -1;
+
+/// The table, or INVALID_REQUEST if the client names its software by characters that could not be a metric's label.
+pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
+    let named = |text: &str| ctx.api_version < FIRST_VERSION_WITH_SOFTWARE || is_software_name(text);
+    if !named(&request.client_software_name) || !named(&request.client_software_version) {
+        return ApiVersionsResponse::default()
+            .with_error_code(ResponseError::InvalidRequest.code())
+            .with_finalized_features_epoch(NO_FEATURES_EPOCH);
+    }
+    tracing::debug!(peer = %ctx.peer, software = %&*request.client_software_name, version = %&*request.client_software_version, "client connected");
+    table_answer()
+}
+
+/// The answer to a version that isn't served: version 0, UNSUPPORTED_VERSION, and the versions of ApiVersions alone, so that the client asks again.
+pub(crate) fn unsupported_version(correlation_id: i32) -> Answer {
+    let this = find(ApiVersionsRequest::KEY).map(|row| advertised(row.api()));
+    let response = ApiVersionsResponse::default()
+        .with_error_code(ResponseError::UnsupportedVersion.code())
+        .with_api_keys(this.into_iter().collect())
+        .with_finalized_features_epoch(NO_FEATURES_EPOCH);
+    encode_answer(correlation_id, 0, &response)
+}
+
+fn table_answer() -> ApiVersionsResponse {
+    ApiVersionsResponse::default().with_api_keys(APIS.iter().map(advertised).collect()).with_finalized_features_epoch(NO_FEATURES_EPOCH)
+}
+
+fn advertised(api: &crate::api_table::Api) -> ApiVersion {
+    ApiVersion::default().with_api_key(api.key).with_min_version(api.advertised_min_version).with_max_version(api.max_version)
+}
+
+/// Kafka's `[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?`.
+fn is_software_name(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    ends(bytes.first()) && ends(bytes.last()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::{Buf, Bytes};
+    use kafka_protocol::protocol::Encodable;
+
+    use super::*;
+
+    #[test]
+    fn software_names_follow_kafkas_pattern() {
+        for good in ["a", "apache-kafka-java", "4.3.1", "librdkafka"] {
+            assert!(is_software_name(good), "{good}");
+        }
+        for bad in ["", "-a", "a.", "a b", "a\n", "ä"] {
+            assert!(!is_software_name(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn tags_at_their_defaults_are_left_out_or_old_librdkafka_dies() {
+        let mut bytes = bytes::BytesMut::new();
+        table_answer().encode(&mut bytes, 3).expect("encodes");
+        assert_eq!(bytes.last(), Some(&0), "the answer must end with an empty tag section");
+        // error, count + rows of 7 bytes (the last is an empty tag section), throttle time, tag section
+        assert_eq!(bytes.len(), 2 + 1 + 7 * APIS.len() + 4 + 1);
+    }
+
+    #[test]
+    fn an_unknown_version_is_answered_in_version_0_with_this_apis_range() {
+        let Answer::Frame(pieces) = unsupported_version(7) else { panic!("must answer") };
+        let siltstone_log::LogSlice::Memory(frame) = &pieces[0] else { panic!("must be memory") };
+        let mut frame: Bytes = frame.clone();
+        assert_eq!(frame.get_u32() as usize, frame.len());
+        assert_eq!((frame.get_i32(), frame.get_i16(), frame.get_i32()), (7, 35, 1));
+        assert_eq!((frame.get_i16(), frame.get_i16(), frame.get_i16()), (18, 0, 4));
+        assert!(!frame.has_remaining());
+    }
+}

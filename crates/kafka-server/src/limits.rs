@@ -1,0 +1,91 @@
+//! What one peer, and all peers together, may take: finite from the start, under Kafka's names where Kafka has one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Requests of one connection that may wait for their acknowledgement at the same time.
+pub(crate) const PIPELINE_MAX: usize = 64;
+/// A connection starts no further request while more than this waits to be sent to it, bytes.
+pub(crate) const OUTBOUND_BYTES_MAX: usize = 256 * KIB;
+/// Frames of every API but Produce end here, bytes: nothing that a client can ask for is larger.
+pub(crate) const ORDINARY_REQUEST_BYTES_MAX: usize = 16 * MIB;
+/// Bytes that a connection may hold without asking the common budget, so that small requests never wait for large ones.
+pub(crate) const UNCHARGED_BYTES: usize = 64 * KIB;
+/// A frame that has begun must be complete after this time and that of its bytes at [`FRAME_RATE_MIN`].
+pub(crate) const FRAME_GRACE: Duration = Duration::from_secs(30);
+/// Slowest rate at which a frame may trickle in, bytes per second.
+pub(crate) const FRAME_RATE_MIN: u64 = 8 * KIB as u64;
+/// On shutdown, requests under way have this long to end.
+pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// Limits of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `socket.request.max.bytes`: a longer frame ends the connection.
+    pub request_bytes_max: usize,
+    /// `queued.max.request.bytes`: memory of all requests being received or served; reading pauses above it.
+    pub queued_request_bytes_max: usize,
+    /// `max.connections`
+    pub connections_max: usize,
+    /// `max.connections.per.ip`
+    pub connections_per_ip_max: usize,
+    /// `connections.max.idle.ms`
+    pub idle_max: Duration,
+    /// `fetch.max.bytes`: bytes of one Fetch answer.
+    pub fetch_bytes_max: usize,
+    /// `max.incremental.fetch.session.cache.slots`
+    pub fetch_sessions_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: 100 * MIB,
+            queued_request_bytes_max: 512 * MIB,
+            connections_max: 16_384,
+            connections_per_ip_max: 8_192,
+            idle_max: Duration::from_secs(600),
+            fetch_bytes_max: 55 * MIB,
+            fetch_sessions_max: 1_000,
+        }
+    }
+}
+
+impl Limits {
+    /// The limits that the broker's settings ask for; what is not set, or not a positive number, keeps its default.
+    pub fn from_configs(configs: &BTreeMap<String, String>) -> Self {
+        let number = |name: &str| configs.get(name).and_then(|text| text.trim().parse::<u64>().ok()).filter(|number| *number > 0);
+        let size = |name: &str, default: usize| number(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
+        let default = Self::default();
+        Self {
+            request_bytes_max: size("socket.request.max.bytes", default.request_bytes_max),
+            queued_request_bytes_max: size("queued.max.request.bytes", default.queued_request_bytes_max),
+            connections_max: size("max.connections", default.connections_max),
+            connections_per_ip_max: size("max.connections.per.ip", default.connections_per_ip_max),
+            idle_max: number("connections.max.idle.ms").map_or(default.idle_max, Duration::from_millis),
+            fetch_bytes_max: size("fetch.max.bytes", default.fetch_bytes_max),
+            fetch_sessions_max: size("max.incremental.fetch.session.cache.slots", default.fetch_sessions_max),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_replace_defaults_and_nonsense_does_not() {
+        let configs = BTreeMap::from([
+            ("max.connections".to_owned(), "7".to_owned()),
+            ("connections.max.idle.ms".to_owned(), "1500".to_owned()),
+            ("fetch.max.bytes".to_owned(), "-1".to_owned()),
+        ]);
+        let limits = Limits::from_configs(&configs);
+        assert_eq!(limits.connections_max, 7);
+        assert_eq!(limits.idle_max, Duration::from_millis(1500));
+        assert_eq!(limits.fetch_bytes_max, Limits::default().fetch_bytes_max);
+    }
+}

@@ -1,0 +1,273 @@
+//! The Kafka listener as a component: `Server::bind`, `Server::run`.
+//!
+//! Overview: one accept loop spawns a task per connection; a reaper looks at all connections once a second and ends those that are idle or whose
+//! frame does not come in. When the tasks' group is asked to stop, nothing new is accepted or begun, requests under way get [`DRAIN_TIME`], then
+//! every connection is closed.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use siltstone_common::tasks::Tasks;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::budget::MemoryBudget;
+use crate::connection::{Connection, Ended, Verdict, Watch};
+use crate::context::Services;
+use crate::limits::{DRAIN_TIME, Limits};
+use crate::metrics::ServerMetrics;
+
+/// How often the reaper looks, and the grain of the coarse clock.
+const REAP_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause after a failed accept (no descriptors left, mostly).
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Connections that the kernel may hold before they are accepted.
+const BACKLOG: i32 = 1024;
+/// How often a draining server looks whether its connections are gone.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// What all connections share.
+pub(crate) struct Shared {
+    pub services: Arc<Services>,
+    pub limits: Limits,
+    pub metrics: Arc<ServerMetrics>,
+    pub budget: Arc<MemoryBudget>,
+    /// Milliseconds of the monotonic clock, moved once a second: good enough for deadlines, and free to read.
+    coarse_now_ms: AtomicU64,
+    open: Mutex<OpenConnections>,
+}
+
+#[derive(Default)]
+struct OpenConnections {
+    next_id: u64,
+    by_id: HashMap<u64, (IpAddr, Arc<Watch>)>,
+    by_ip: HashMap<IpAddr, usize>,
+}
+
+impl Shared {
+    pub(crate) fn coarse_now(&self) -> u64 {
+        self.coarse_now_ms.load(Ordering::Relaxed)
+    }
+
+    fn move_clock(&self) {
+        let now = self.services.env.clock.monotonic();
+        self.coarse_now_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    /// Counts a new connection in; `None` at a limit.
+    fn admit(&self, ip: IpAddr) -> Option<(u64, Arc<Watch>)> {
+        let mut open = self.open.lock();
+        let from_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
+        if open.by_id.len() >= self.limits.connections_max || from_ip >= self.limits.connections_per_ip_max {
+            return None;
+        }
+        let id = open.next_id;
+        open.next_id += 1;
+        let watch = Arc::new(Watch::new(self.coarse_now()));
+        open.by_id.insert(id, (ip, Arc::clone(&watch)));
+        *open.by_ip.entry(ip).or_insert(0) += 1;
+        self.metrics.connections.store(open.by_id.len() as u64, Ordering::Relaxed);
+        Some((id, watch))
+    }
+
+    fn forget(&self, id: u64) {
+        let mut open = self.open.lock();
+        let Some((ip, _)) = open.by_id.remove(&id) else { return };
+        if let Some(count) = open.by_ip.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                open.by_ip.remove(&ip);
+            }
+        }
+        self.metrics.connections.store(open.by_id.len() as u64, Ordering::Relaxed);
+    }
+
+    fn for_each_open(&self, visit: impl Fn(&Watch)) -> usize {
+        let open = self.open.lock();
+        open.by_id.values().for_each(|(_, watch)| visit(watch));
+        open.by_id.len()
+    }
+}
+
+/// Takes the connection out of the books however its task ends.
+struct Admission {
+    shared: Arc<Shared>,
+    id: u64,
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        self.shared.forget(self.id);
+    }
+}
+
+/// A socket that listens; connections wait in the kernel until a [`Server`] runs on it.
+#[derive(Debug)]
+pub struct BoundListener {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl BoundListener {
+    /// Binds `listen` ("host:port"; port 0 for any free one). Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The name does not resolve, or the address can't be bound.
+    pub async fn bind(listen: &str) -> io::Result<Self> {
+        let mut last_error = io::Error::new(io::ErrorKind::InvalidInput, format!("'{listen}' names no address"));
+        for address in tokio::net::lookup_host(listen).await? {
+            match listen_on(address) {
+                Ok(listener) => {
+                    let address = listener.local_addr()?;
+                    return Ok(Self { listener, address });
+                }
+                Err(error) => last_error = error,
+            }
+        }
+        Err(last_error)
+    }
+
+    /// The address that was bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM.nonblocking(), Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// The Kafka listener.
+pub struct Server {
+    listener: BoundListener,
+    shared: Arc<Shared>,
+    tasks: Tasks,
+}
+
+impl Server {
+    /// A server on a bound socket; it serves once [`Server::run`] is called. Limits come from the broker's settings.
+    pub fn new(listener: BoundListener, services: Arc<Services>, tasks: Tasks) -> Self {
+        let limits = Limits::from_configs(&services.config.broker_configs);
+        Self::with_limits(listener, services, tasks, limits)
+    }
+
+    /// As [`Server::new`], with limits of the caller's.
+    pub fn with_limits(listener: BoundListener, services: Arc<Services>, tasks: Tasks, limits: Limits) -> Self {
+        let shared = Shared {
+            budget: MemoryBudget::new(limits.queued_request_bytes_max),
+            services,
+            limits,
+            metrics: Arc::new(ServerMetrics::new()),
+            coarse_now_ms: AtomicU64::new(0),
+            open: Mutex::default(),
+        };
+        shared.move_clock();
+        Self { listener, shared: Arc::new(shared), tasks }
+    }
+
+    /// Binds `listen` and makes a server on it.
+    ///
+    /// # Errors
+    /// As [`BoundListener::bind`].
+    pub async fn bind(listen: &str, services: Arc<Services>, tasks: Tasks) -> io::Result<Self> {
+        Ok(Self::new(BoundListener::bind(listen).await?, services, tasks))
+    }
+
+    /// The address that was bound.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.listener.address
+    }
+
+    /// The server's counters.
+    pub fn metrics(&self) -> Arc<ServerMetrics> {
+        Arc::clone(&self.shared.metrics)
+    }
+
+    /// Accepts and serves until the tasks' group is asked to stop; returns when every connection is closed.
+    pub async fn run(self) {
+        let shared = Arc::clone(&self.shared);
+        let reaper = async {
+            loop {
+                shared.services.env.clock.sleep(REAP_INTERVAL).await;
+                shared.move_clock();
+                let now = shared.coarse_now();
+                shared.for_each_open(|watch| {
+                    watch.judge(now, shared.limits.idle_max);
+                });
+            }
+        };
+        tokio::select! {
+            () = self.accept_all() => {}
+            () = reaper => {}
+            () = self.tasks.stopped() => {}
+        }
+        drop(self.listener);
+        drain(&self.shared).await;
+    }
+
+    async fn accept_all(&self) {
+        loop {
+            match self.listener.listener.accept().await {
+                Ok((stream, peer)) => self.accepted(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "could not accept a connection");
+                    self.shared.services.env.clock.sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+    }
+
+    fn accepted(&self, stream: TcpStream, peer: SocketAddr) {
+        let Some((id, watch)) = self.shared.admit(peer.ip()) else {
+            self.shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(%peer, "connection refused: max.connections or max.connections.per.ip is reached");
+            return;
+        };
+        self.shared.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+        let admission = Admission { shared: Arc::clone(&self.shared), id };
+        let options = stream.set_nodelay(true).and_then(|()| socket2::SockRef::from(&stream).set_keepalive(true));
+        if let Err(error) = options {
+            tracing::debug!(%peer, %error, "could not set socket options");
+        }
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn("connection", async move {
+            let _admission = admission;
+            let ended = Connection::new(Arc::clone(&shared), stream, peer, watch).run().await;
+            note_end(&shared, peer, &ended);
+        });
+    }
+}
+
+fn note_end(shared: &Shared, peer: SocketAddr, ended: &Ended) {
+    if ended.is_violation() {
+        shared.metrics.violations.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(%peer, reason = %ended, "closed a connection");
+    } else {
+        if matches!(ended, Ended::Idle) {
+            shared.metrics.idle_closed.fetch_add(1, Ordering::Relaxed);
+        }
+        tracing::debug!(%peer, reason = %ended, "connection ended");
+    }
+}
+
+/// Lets requests under way end, then closes all.
+async fn drain(shared: &Shared) {
+    let clock = &shared.services.env.clock;
+    let deadline = clock.monotonic() + DRAIN_TIME;
+    while shared.for_each_open(Watch::drain) > 0 && clock.monotonic() < deadline {
+        clock.sleep(DRAIN_POLL).await;
+    }
+    let hard_deadline = clock.monotonic() + DRAIN_TIME;
+    while shared.for_each_open(|watch| watch.end(Verdict::Stop)) > 0 && clock.monotonic() < hard_deadline {
+        clock.sleep(DRAIN_POLL).await;
+    }
+}
