@@ -11,6 +11,7 @@ use futures::StreamExt;
 use siltstone_common::retry::Backoff;
 use siltstone_metadata::MetadataError;
 use siltstone_tiered::UploadError;
+use siltstone_tiered::retention::{self, EvictionCandidate, RetentionConfig, RetentionSnapshot};
 
 use crate::error::ReplicaError;
 use crate::manager::ReplicaManager;
@@ -20,6 +21,8 @@ use crate::partition::Partition;
 const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 /// Segments of one partition uploaded in one pass, so that no partition holds the others up.
 const UPLOADS_PER_PASS: usize = 8;
+/// Remote segments that one retention pass looks at.
+const RETENTION_PAGE: usize = 256;
 
 /// What a pass over a partition does.
 #[derive(Copy, Clone, PartialEq, Eq)]
@@ -128,13 +131,103 @@ impl ReplicaManager {
         Ok(count)
     }
 
-    /// Raises the log start where retention says so, and drops local segments that may go.
+    /// Raises the log start where retention says so, drops local segments that may go, and seals an active segment that has expired.
     async fn apply_retention(&self, partition: &Arc<Partition>) -> Result<(), ReplicaError> {
-        let _ = partition;
+        let config = partition.config();
+        let remote = self.metadata.remote_extent(partition.id()).await?;
+        partition.set_remote(remote);
+        let oldest = if remote.segments > 0 {
+            self.metadata.list_segments(partition.id(), remote.remote_start, RETENTION_PAGE).await?
+        } else {
+            Vec::new()
+        };
+        let local = partition.log().segments();
+        let offsets = partition.offsets();
+        let snapshot = RetentionSnapshot {
+            now_ms: self.env.clock.now_ms(),
+            is_leader: self.leader_of(partition.id()).is_some_and(|(leader, _)| leader == self.config.broker_id),
+            log_start: offsets.log_start,
+            high_watermark: offsets.high_watermark,
+            local: &local,
+            remote: Some(remote),
+            remote_segments: &oldest,
+        };
+        let settings = RetentionConfig {
+            delete: config.delete,
+            tiered: self.is_tiered(partition),
+            retention_ms: config.retention_ms,
+            retention_bytes: config.retention_bytes,
+            local_retention_ms: config.local_retention_ms,
+            local_retention_bytes: config.local_retention_bytes,
+        };
+        let decision = retention::decide(&settings, &snapshot);
+        if let Some(start) = decision.raise_log_start {
+            tracing::info!(id = %partition.id(), log_start = start, "retention raises the log start");
+            self.raise_log_start(partition, start).await?;
+        }
+        if let Some(below) = decision.delete_local_below {
+            self.drop_local_below(partition, below).await?;
+        }
+        if decision.roll_active {
+            let log = Arc::clone(partition.log());
+            self.local_work(move || log.roll(true)).await?;
+        }
         Ok(())
     }
 
-    async fn enforce_disk_budget(&self) {}
+    /// True if the partition's sealed segments go to the bucket. Compacted topics stay local.
+    fn is_tiered(&self, partition: &Partition) -> bool {
+        let config = partition.config();
+        self.remote.is_some() && config.remote_storage_enable && !config.compact
+    }
+
+    async fn drop_local_below(&self, partition: &Arc<Partition>, offset: i64) -> Result<(), ReplicaError> {
+        let log = Arc::clone(partition.log());
+        let freed = self.local_work(move || log.delete_local_below(offset)).await?;
+        self.metrics.add_local_bytes_dropped(freed);
+        Ok(())
+    }
+
+    /// Past the budget, uploaded segments go, the oldest of all partitions first.
+    async fn enforce_disk_budget(&self) {
+        let excess = self.logs.used_bytes().saturating_sub(self.config.disk_budget_bytes);
+        if excess == 0 {
+            return;
+        }
+        let partitions = self.partitions();
+        let candidates: Vec<EvictionCandidate> = partitions
+            .iter()
+            .filter(|partition| self.is_tiered(partition))
+            .flat_map(|partition| {
+                let remote_end = partition.remote().remote_end;
+                let uploaded =
+                    partition.log().segments().into_iter().filter(move |segment| segment.sealed && segment.last_offset < remote_end);
+                uploaded.map(|segment| EvictionCandidate {
+                    id: partition.id(),
+                    last_offset: segment.last_offset,
+                    size_bytes: segment.size_bytes,
+                    max_timestamp_ms: segment.max_timestamp_ms,
+                })
+            })
+            .collect();
+        for (id, below) in retention::plan_evictions(excess, &candidates) {
+            let Some(partition) = self.opened(id) else { continue };
+            let _one_at_a_time = partition.maintenance.lock().await;
+            if let Err(error) = self.drop_local_below(&partition, below).await {
+                tracing::warn!(%id, %error, "could not free local space");
+            }
+        }
+    }
+
+    /// Bytes of sealed segments that should be in the bucket and are not there yet.
+    pub fn upload_lag_bytes(&self) -> u64 {
+        let lag = |partition: &Arc<Partition>| {
+            let remote_end = partition.remote().remote_end;
+            let waiting = partition.log().segments().into_iter().filter(|segment| segment.sealed && segment.last_offset >= remote_end);
+            waiting.map(|segment| segment.size_bytes).sum::<u64>()
+        };
+        self.partitions().iter().filter(|partition| self.is_tiered(partition)).map(lag).sum()
+    }
 
     /// Raises the log start in metadata, then locally (I28).
     pub(crate) async fn raise_log_start(&self, partition: &Arc<Partition>, offset: i64) -> Result<(), ReplicaError> {
