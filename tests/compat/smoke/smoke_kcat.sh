@@ -71,7 +71,7 @@ seek_end() { same 'after the commit' "$(kcat_ -C -q -e -t "$topic" -p 0 -o -1)";
 seek_time() {
   local stamp first
   stamp=$(kcat_ -C -q -c 1 -t "$topic" -p 0 -o 1200 -f '%T')
-  first=$(kcat_ -C -q -e -t "$topic" -p 0 -f '%T %o\n' | awk -v t="$stamp" '$1 >= t { print $2; exit }')
+  first=$(kcat_ -C -q -e -t "$topic" -p 0 -f '%T %o\n' | awk -v t="$stamp" '$1 >= t && !found++ { print $2 }')
   same "$first" "$(kcat_ -Q -t "$topic:0:$stamp" | sed 's/.*offset //')"
   same "$first" "$(kcat_ -C -q -c 1 -t "$topic" -p 0 -o "s@$stamp" -f '%o')"
 }
