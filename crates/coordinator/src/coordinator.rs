@@ -1,0 +1,264 @@
+//! The handle: finds the partition of a group, checks what can be checked without the group, and asks its shard.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use siltstone_common::Env;
+
+use crate::config::GroupCoordinatorConfig;
+use crate::driver::Partition;
+use crate::error::GroupError;
+use crate::messages::{
+    CommitOutcome, CommitRequest, CommittedOffset, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, HeartbeatRequest,
+    JoinRequest, JoinResponse, LeaveRequest, LeftMember, ListGroupsRequest, ListedGroup, SyncRequest, SyncResponse, TopicPartition,
+};
+use crate::records::STRING_BYTES_MAX;
+use crate::shard::Reply;
+use crate::state_log::StateLog;
+
+/// Bytes that a generated member id adds to the client's or the instance's name: a dash and a UUID.
+const MEMBER_ID_SUFFIX_BYTES: usize = 37;
+
+/// The group coordinator of one broker. Cloning is cheap; all clones share the same groups.
+///
+/// It serves the groups of those partitions of `__consumer_offsets` that it was told to lead ([`GroupCoordinator::on_election`]).
+/// Answers wait until what they tell is committed. A request whose partition resigns meanwhile ends with
+/// [`GroupError::NotCoordinator`]. Dropping a request's future abandons the answer, not the request.
+#[derive(Clone)]
+pub struct GroupCoordinator {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<GroupCoordinatorConfig>,
+    env: Env,
+    log: Arc<dyn StateLog>,
+    partitions: RwLock<HashMap<i32, Arc<Partition>>>,
+}
+
+impl GroupCoordinator {
+    /// A coordinator that leads nothing yet. Its tasks run in `env.tasks` and end with them.
+    pub fn new(config: GroupCoordinatorConfig, env: Env, log: Arc<dyn StateLog>) -> Self {
+        let inner = Inner { config: Arc::new(config), env, log, partitions: RwLock::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &GroupCoordinatorConfig {
+        &self.inner.config
+    }
+
+    /// The partition of `__consumer_offsets` that holds a group: Java's `String.hashCode`, as in Kafka.
+    pub fn partition_for(&self, group_id: &str) -> i32 {
+        let hash = group_id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+        hash.checked_abs().unwrap_or(0) % self.inner.config.offsets_topic_num_partitions.max(1)
+    }
+
+    /// This broker leads `partition` since `leader_epoch`: its groups are loaded. Nothing happens if that is known.
+    pub fn on_election(&self, partition: i32, leader_epoch: i32) {
+        let mut partitions = self.inner.partitions.write();
+        match partitions.get(&partition) {
+            Some(open) if open.leader_epoch() >= leader_epoch => return,
+            // Another broker may have led meanwhile.
+            Some(open) => open.close(),
+            None => {}
+        }
+        let Inner { config, env, log, .. } = &*self.inner;
+        partitions.insert(partition, Partition::open(partition, leader_epoch, config.clone(), env.clone(), log.clone()));
+    }
+
+    /// This broker no longer leads `partition`: its groups are forgotten, who waits gets NOT_COORDINATOR.
+    pub fn on_resignation(&self, partition: i32) {
+        if let Some(open) = self.inner.partitions.write().remove(&partition) {
+            open.close();
+        }
+    }
+
+    /// The partitions it leads, with the leader epochs it was told.
+    pub fn led_partitions(&self) -> BTreeMap<i32, i32> {
+        self.inner.partitions.read().iter().map(|(index, partition)| (*index, partition.leader_epoch())).collect()
+    }
+
+    /// Topics are gone: their offsets go too.
+    pub fn on_topics_deleted(&self, topics: &[String]) {
+        for partition in self.partitions() {
+            // A partition that is still loading keeps them until they expire.
+            let _ = partition.call(|shard, _| shard.on_topics_deleted(topics.to_vec()));
+        }
+    }
+
+    /// Ends all service, as if it resigned everywhere.
+    pub fn shutdown(&self) {
+        for (_, partition) in self.inner.partitions.write().drain() {
+            partition.close();
+        }
+    }
+
+    fn partitions(&self) -> Vec<Arc<Partition>> {
+        self.inner.partitions.read().values().cloned().collect()
+    }
+
+    fn partition_of(&self, group_id: &str) -> Result<Arc<Partition>, GroupError> {
+        if group_id.len() > STRING_BYTES_MAX {
+            return Err(GroupError::InvalidGroupId);
+        }
+        let index = self.partition_for(group_id);
+        self.inner.partitions.read().get(&index).cloned().ok_or(GroupError::NotCoordinator)
+    }
+
+    /// As [`Self::partition_of`], for requests that a group without name can't make.
+    fn partition_of_named(&self, group_id: &str) -> Result<Arc<Partition>, GroupError> {
+        if group_id.is_empty() { Err(GroupError::InvalidGroupId) } else { self.partition_of(group_id) }
+    }
+
+    /// JoinGroup: answered when the group's join phase ends.
+    pub async fn join_group(&self, request: JoinRequest) -> JoinResponse {
+        let member_id = request.member_id.clone();
+        match self.try_join(request).await {
+            Ok(response) => response,
+            Err(error) => JoinResponse::refused(member_id, error),
+        }
+    }
+
+    async fn try_join(&self, request: JoinRequest) -> Result<JoinResponse, GroupError> {
+        let config = &self.inner.config;
+        let partition = self.partition_of_named(&request.group_id)?;
+        if !(config.group_min_session_timeout_ms..=config.group_max_session_timeout_ms).contains(&request.session_timeout_ms) {
+            return Err(GroupError::InvalidSessionTimeout);
+        }
+        if longest_name_bytes(&request) > STRING_BYTES_MAX - MEMBER_ID_SUFFIX_BYTES {
+            return Err(GroupError::InvalidRequest);
+        }
+        let new_id = self.inner.env.entropy.uuid();
+        match partition.ask(|shard, waiter, now| shard.join(request, new_id, waiter, now)).await? {
+            Reply::Join(response) => Ok(response),
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// SyncGroup: answered when the leader's assignment is committed.
+    pub async fn sync_group(&self, request: SyncRequest) -> SyncResponse {
+        match self.try_sync(request).await {
+            Ok(response) => response,
+            Err(error) => SyncResponse::refused(error),
+        }
+    }
+
+    async fn try_sync(&self, request: SyncRequest) -> Result<SyncResponse, GroupError> {
+        let partition = self.partition_of_named(&request.group_id)?;
+        match partition.ask(|shard, waiter, now| shard.sync(request, waiter, now)).await? {
+            Reply::Sync(response) => Ok(response),
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// Heartbeat. While the group is loading, every heartbeat is good.
+    ///
+    /// # Errors
+    /// REBALANCE_IN_PROGRESS asks the member to join again; the others fence it.
+    pub fn heartbeat(&self, request: &HeartbeatRequest) -> Result<(), GroupError> {
+        match self.partition_of_named(&request.group_id)?.call(|shard, now| shard.heartbeat(request, now)) {
+            Ok(result) => result,
+            Err(GroupError::CoordinatorLoadInProgress) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// LeaveGroup, for one or many members.
+    pub async fn leave_group(&self, request: LeaveRequest) -> Result<Vec<LeftMember>, GroupError> {
+        let partition = self.partition_of_named(&request.group_id)?;
+        match partition.ask(|shard, waiter, now| shard.leave(request, waiter, now)).await? {
+            Reply::Leave(result) => result,
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// OffsetCommit: answered when the offsets are committed. Outcomes come in the order of the request's offsets.
+    /// Whether topics exist is the caller's to check.
+    pub async fn commit_offsets(&self, request: CommitRequest) -> Result<Vec<CommitOutcome>, GroupError> {
+        let partition = self.partition_of(&request.group_id)?;
+        match partition.ask(|shard, waiter, now| shard.commit_offsets(request, waiter, now)).await? {
+            Reply::Commit(result) => result,
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// OffsetFetch for one group. Offsets come in the order of the request's partitions.
+    pub async fn fetch_offsets(&self, request: FetchOffsetsRequest) -> Result<Vec<(TopicPartition, CommittedOffset)>, GroupError> {
+        let partition = self.partition_of(&request.group_id)?;
+        if !request.require_stable {
+            return partition.call(|shard, _| shard.fetch_offsets(&request))?;
+        }
+        match partition.ask(|shard, waiter, _| shard.fetch_stable_offsets(request, waiter)).await? {
+            Reply::Fetch(result) => result,
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// OffsetDelete. Outcomes come in the order of the request's partitions.
+    pub async fn delete_offsets(&self, request: DeleteOffsetsRequest) -> Result<Vec<CommitOutcome>, GroupError> {
+        let partition = self.partition_of_named(&request.group_id)?;
+        match partition.ask(|shard, waiter, _| shard.delete_offsets(request, waiter)).await? {
+            Reply::DeleteOffsets(result) => result,
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// DeleteGroups. Each group's outcome, in no particular order.
+    pub async fn delete_groups(&self, group_ids: Vec<String>) -> Vec<(String, Result<(), GroupError>)> {
+        let mut results = Vec::with_capacity(group_ids.len());
+        let mut by_partition: BTreeMap<i32, Vec<String>> = BTreeMap::new();
+        for group_id in group_ids {
+            if group_id.len() > STRING_BYTES_MAX {
+                results.push((group_id, Err(GroupError::InvalidGroupId)));
+                continue;
+            }
+            by_partition.entry(self.partition_for(&group_id)).or_default().push(group_id);
+        }
+        for group_ids in by_partition.into_values() {
+            let asked = group_ids.clone();
+            let answer = match group_ids.first().map(|first| self.partition_of(first)) {
+                Some(Ok(partition)) => partition.ask(|shard, waiter, _| shard.delete_groups(asked, waiter)).await,
+                Some(Err(error)) => Err(error),
+                None => continue,
+            };
+            match answer {
+                Ok(Reply::DeleteGroups(part)) => results.extend(part),
+                Ok(_) => results.extend(group_ids.into_iter().map(|id| (id, Err(GroupError::UnknownServerError)))),
+                Err(error) => results.extend(group_ids.into_iter().map(|id| (id, Err(error)))),
+            }
+        }
+        results
+    }
+
+    /// DescribeGroups, for one group.
+    pub fn describe_group(&self, group_id: &str) -> Result<DescribedGroup, GroupError> {
+        self.partition_of(group_id)?.call(|shard, _| shard.describe_group(group_id))?
+    }
+
+    /// ListGroups: all groups of this broker.
+    ///
+    /// # Errors
+    /// COORDINATOR_LOAD_IN_PROGRESS while any of its partitions is loading.
+    pub fn list_groups(&self, request: &ListGroupsRequest) -> Result<Vec<ListedGroup>, GroupError> {
+        let mut groups = Vec::new();
+        for partition in self.partitions() {
+            match partition.call(|shard, _| shard.list_groups(request)) {
+                Ok(part) => groups.extend(part),
+                Err(GroupError::NotCoordinator) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(groups)
+    }
+}
+
+fn longest_name_bytes(request: &JoinRequest) -> usize {
+    let names = [&request.client_id, &request.client_host, &request.protocol_type];
+    let protocols = request.protocols.iter().map(|protocol| &protocol.name);
+    names.into_iter().chain(&request.group_instance_id).chain(protocols).map(String::len).max().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests;

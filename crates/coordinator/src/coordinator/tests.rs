@@ -1,0 +1,368 @@
+//! The coordinator over a log in memory, on a paused clock: time passes only when everybody waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::future::join_all;
+use futures::stream::{self, BoxStream, StreamExt};
+use parking_lot::Mutex;
+use siltstone_common::Env;
+use siltstone_common::fs::RealFs;
+use tokio::sync::Semaphore;
+
+use crate::messages::{CommitOffset, LeavingMember, Protocol};
+use crate::{
+    CommitRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator, GroupCoordinatorConfig, GroupError, HeartbeatRequest,
+    JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, StateLog, StateLogError, StateRecord, SyncRequest, TopicPartition,
+};
+
+/// A log in memory that can be made to fail or to hold appends back.
+struct MemoryLog {
+    records: Mutex<Vec<Vec<StateRecord>>>,
+    failure: Mutex<Option<StateLogError>>,
+    gate: Semaphore,
+    appends: Mutex<usize>,
+}
+
+const OPEN: usize = 1 << 20;
+
+impl MemoryLog {
+    fn new() -> Arc<Self> {
+        let records = Mutex::new(vec![Vec::new(); 50]);
+        Arc::new(Self { records, failure: Mutex::new(None), gate: Semaphore::new(OPEN), appends: Mutex::new(0) })
+    }
+
+    fn hold(&self) {
+        self.gate.forget_permits(OPEN);
+    }
+
+    fn release(&self) {
+        self.gate.add_permits(OPEN);
+    }
+
+    fn all(&self) -> usize {
+        self.records.lock().iter().map(Vec::len).sum()
+    }
+}
+
+#[async_trait]
+impl StateLog for MemoryLog {
+    async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError> {
+        let _permit = self.gate.acquire().await.map_err(|_| StateLogError::NotLeader)?;
+        *self.appends.lock() += 1;
+        if let Some(error) = self.failure.lock().clone() {
+            return Err(error);
+        }
+        self.records.lock()[partition as usize].extend(records);
+        Ok(())
+    }
+
+    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<StateRecord>, StateLogError>> {
+        if let Some(error) = self.failure.lock().clone() {
+            return stream::iter([Err(error)]).boxed();
+        }
+        let records = self.records.lock()[partition as usize].clone();
+        stream::iter(records.chunks(7).map(|piece| Ok(piece.to_vec())).collect::<Vec<_>>()).boxed()
+    }
+}
+
+fn coordinator(log: &Arc<MemoryLog>, config: GroupCoordinatorConfig) -> GroupCoordinator {
+    GroupCoordinator::new(config, Env::simulated(7, Arc::new(RealFs)), log.clone())
+}
+
+/// A coordinator that leads everything and has loaded it.
+async fn leading(log: &Arc<MemoryLog>, config: GroupCoordinatorConfig) -> GroupCoordinator {
+    let coordinator = coordinator(log, config);
+    for partition in 0..50 {
+        coordinator.on_election(partition, 1);
+    }
+    loaded(&coordinator).await;
+    coordinator
+}
+
+async fn loaded(coordinator: &GroupCoordinator) {
+    for _ in 0..1000 {
+        if coordinator.list_groups(&ListGroupsRequest::default()).is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("not loaded");
+}
+
+fn join(group: &str, member_id: &str) -> JoinRequest {
+    JoinRequest {
+        group_id: group.to_owned(),
+        member_id: member_id.to_owned(),
+        group_instance_id: None,
+        client_id: "client".to_owned(),
+        client_host: "/127.0.0.1".to_owned(),
+        rebalance_timeout_ms: 60_000,
+        session_timeout_ms: 10_000,
+        protocol_type: "consumer".to_owned(),
+        protocols: vec![Protocol { name: "range".to_owned(), metadata: Bytes::from_static(b"\0\0\0\0\0\x01\0\x01t\xff\xff\xff\xff") }],
+        require_known_member_id: true,
+        supports_skipping_assignment: true,
+        reason: None,
+    }
+}
+
+/// Joins as librdkafka and Java do: once for the id, once with it.
+async fn join_twice(coordinator: &GroupCoordinator, group: &str) -> JoinResponse {
+    let first = coordinator.join_group(join(group, "")).await;
+    assert_eq!(first.error, Some(GroupError::MemberIdRequired));
+    coordinator.join_group(join(group, &first.member_id)).await
+}
+
+fn sync(group: &str, joined: &JoinResponse) -> SyncRequest {
+    let assign = |member: &crate::JoinedMember| (member.member_id.clone(), Bytes::from(format!("for {}", member.member_id)));
+    SyncRequest {
+        group_id: group.to_owned(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        group_instance_id: None,
+        protocol_type: Some("consumer".to_owned()),
+        protocol_name: Some("range".to_owned()),
+        assignments: joined.members.iter().map(assign).collect(),
+    }
+}
+
+fn heartbeat(group: &str, joined: &JoinResponse) -> HeartbeatRequest {
+    HeartbeatRequest {
+        group_id: group.to_owned(),
+        generation_id: joined.generation_id,
+        member_id: joined.member_id.clone(),
+        group_instance_id: None,
+    }
+}
+
+fn commit(group: &str, joined: Option<&JoinResponse>, offset: i64) -> CommitRequest {
+    CommitRequest {
+        group_id: group.to_owned(),
+        generation_id: joined.map_or(-1, |joined| joined.generation_id),
+        member_id: joined.map(|joined| joined.member_id.clone()).unwrap_or_default(),
+        group_instance_id: None,
+        retention_time_ms: -1,
+        reports_unknown_group: true,
+        offsets: vec![CommitOffset { id: t0(), offset, leader_epoch: 3, metadata: Some("m".to_owned()) }],
+    }
+}
+
+fn t0() -> TopicPartition {
+    TopicPartition { topic: "t".to_owned(), partition: 0 }
+}
+
+async fn committed(coordinator: &GroupCoordinator, group: &str, require_stable: bool) -> Result<i64, GroupError> {
+    let request = FetchOffsetsRequest { group_id: group.to_owned(), partitions: Some(vec![t0()]), require_stable };
+    Ok(coordinator.fetch_offsets(request).await?[0].1.offset)
+}
+
+/// A group of `size` members that is stable: what JoinGroup told each.
+async fn stable_group(coordinator: &GroupCoordinator, group: &str, size: usize) -> Vec<JoinResponse> {
+    let joined = join_all((0..size).map(|_| join_twice(coordinator, group))).await;
+    let synced = join_all(joined.iter().map(|joined| coordinator.sync_group(sync(group, joined)))).await;
+    for (joined, synced) in joined.iter().zip(&synced) {
+        assert_eq!(synced.error, None);
+        assert_eq!(synced.assignment, format!("for {}", joined.member_id));
+    }
+    joined
+}
+
+#[test]
+fn a_group_lives_where_java_s_hash_code_says() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let _guard = runtime.enter();
+    let coordinator = coordinator(&MemoryLog::new(), GroupCoordinatorConfig::default());
+    // By `Math.abs("...".hashCode()) % 50`; "polygenelubricants" hashes to i32::MIN, which Kafka takes for 0.
+    for (group, partition) in [("", 0), ("a", 47), ("group", 47), ("my-group", 12), ("polygenelubricants", 0), ("grün😀", 8)] {
+        assert_eq!(coordinator.partition_for(group), partition, "{group}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_join_sync_commit_and_find_everything_after_a_restart() {
+    let log = MemoryLog::new();
+    let first = leading(&log, GroupCoordinatorConfig::default()).await;
+    let joined = stable_group(&first, "g", 3).await;
+    assert!(joined.iter().all(|member| member.generation_id == 1 && member.protocol_name.as_deref() == Some("range")));
+    assert_eq!(joined.iter().filter(|member| !member.members.is_empty()).count(), 1, "one leader");
+    assert_eq!(first.heartbeat(&heartbeat("g", &joined[0])), Ok(()));
+    assert_eq!(first.commit_offsets(commit("g", Some(&joined[1]), 42)).await, Ok(vec![(t0(), Ok(()))]));
+    let described = first.describe_group("g").unwrap();
+    first.shutdown();
+
+    let second = leading(&log, GroupCoordinatorConfig::default()).await;
+    assert_eq!(committed(&second, "g", true).await, Ok(42));
+    assert_eq!(second.describe_group("g"), Ok(described));
+    assert_eq!(second.heartbeat(&heartbeat("g", &joined[2])), Ok(()));
+    // The sessions began anew with the load: silent members go, and the group becomes empty.
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(second.describe_group("g").unwrap().state, "Empty");
+    assert_eq!(committed(&second, "g", false).await, Ok(42));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_visible_before_it_is_committed() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    log.hold();
+    let committing = tokio::spawn({
+        let coordinator = coordinator.clone();
+        async move { coordinator.commit_offsets(commit("g", None, 5)).await }
+    });
+    let stable = tokio::spawn({
+        let coordinator = coordinator.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            committed(&coordinator, "g", true).await
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!committing.is_finished() && !stable.is_finished());
+    assert_eq!(committed(&coordinator, "g", false).await, Ok(-1));
+    log.release();
+    assert_eq!(committing.await.unwrap(), Ok(vec![(t0(), Ok(()))]));
+    assert_eq!(stable.await.unwrap(), Ok(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_write_changes_nothing_and_says_what_kafka_says() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    let joined = stable_group(&coordinator, "g", 1).await;
+    coordinator.commit_offsets(commit("g", Some(&joined[0]), 1)).await.unwrap();
+    for (failure, error) in [
+        (StateLogError::NotEnoughReplicas, GroupError::CoordinatorNotAvailable),
+        (StateLogError::NotLeader, GroupError::NotCoordinator),
+        (StateLogError::TooLarge, GroupError::UnknownServerError),
+    ] {
+        *log.failure.lock() = Some(failure);
+        assert_eq!(coordinator.commit_offsets(commit("g", Some(&joined[0]), 2)).await, Err(error));
+        assert_eq!(committed(&coordinator, "g", true).await, Ok(1));
+    }
+    // A new member makes a generation whose assignment can't be written: the leader hears of it and all join again.
+    let member_id = joined[0].member_id.clone();
+    let rejoined = coordinator.join_group(join("g", &member_id)).await;
+    assert_eq!((rejoined.error, rejoined.generation_id), (None, 2));
+    let synced = coordinator.sync_group(sync("g", &rejoined)).await;
+    assert_eq!(synced.error, Some(GroupError::UnknownServerError));
+    assert_eq!(coordinator.describe_group("g").unwrap().state, "PreparingRebalance");
+    *log.failure.lock() = None;
+    let rejoined = coordinator.join_group(join("g", &member_id)).await;
+    assert_eq!(coordinator.sync_group(sync("g", &rejoined)).await.error, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_to_partitions_not_led_or_loading_are_refused() {
+    let log = MemoryLog::new();
+    let coordinator = coordinator(&log, GroupCoordinatorConfig::default());
+    let partition = coordinator.partition_for("g");
+    assert_eq!(committed(&coordinator, "g", false).await, Err(GroupError::NotCoordinator));
+    *log.failure.lock() = Some(StateLogError::Storage("bucket is down".to_owned()));
+    coordinator.on_election(partition, 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(committed(&coordinator, "g", false).await, Err(GroupError::CoordinatorLoadInProgress));
+    assert_eq!(coordinator.list_groups(&ListGroupsRequest::default()), Err(GroupError::CoordinatorLoadInProgress));
+    let nobody = JoinResponse::refused("nobody", GroupError::UnknownMemberId);
+    assert_eq!(coordinator.heartbeat(&heartbeat("g", &nobody)), Ok(()), "heartbeats are good while loading");
+    *log.failure.lock() = None;
+    loaded(&coordinator).await;
+    assert_eq!(coordinator.heartbeat(&heartbeat("g", &nobody)), Err(GroupError::UnknownMemberId));
+    let waiting = tokio::spawn({
+        let coordinator = coordinator.clone();
+        async move { join_twice(&coordinator, "g").await }
+    });
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    coordinator.on_resignation(partition);
+    assert_eq!(waiting.await.unwrap().error, Some(GroupError::NotCoordinator));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_rebalance_waits_for_more_members_and_no_longer() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    let begun = tokio::time::Instant::now();
+    let joined = join_twice(&coordinator, "alone").await;
+    assert_eq!(joined.error, None);
+    assert!((3_000..3_010).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    let none = GroupCoordinatorConfig { group_initial_rebalance_delay_ms: 0, ..GroupCoordinatorConfig::default() };
+    let coordinator = leading(&log, none).await;
+    let begun = tokio::time::Instant::now();
+    assert_eq!(join_twice(&coordinator, "at once").await.error, None);
+    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_of_members_join_leave_and_share_appends() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    let joined = stable_group(&coordinator, "big", 300).await;
+    let appends = *log.appends.lock();
+    let commits = joined.iter().enumerate().map(|(at, member)| coordinator.commit_offsets(commit("big", Some(member), at as i64)));
+    for outcome in join_all(commits).await {
+        assert_eq!(outcome, Ok(vec![(t0(), Ok(()))]));
+    }
+    assert!(*log.appends.lock() - appends < 20, "300 commits took {} appends", *log.appends.lock() - appends);
+    let members = joined.iter().map(|member| LeavingMember { member_id: member.member_id.clone(), group_instance_id: None, reason: None });
+    let left = coordinator.leave_group(LeaveRequest { group_id: "big".to_owned(), members: members.collect() }).await.unwrap();
+    assert!(left.iter().all(|member| member.error.is_none()));
+    assert_eq!(coordinator.describe_group("big").unwrap().state, "Empty");
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_and_offsets_are_deleted_by_tombstones() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    let joined = stable_group(&coordinator, "live", 1).await;
+    coordinator.commit_offsets(commit("live", Some(&joined[0]), 7)).await.unwrap();
+    coordinator.commit_offsets(commit("idle", None, 8)).await.unwrap();
+    let outcomes = coordinator.delete_groups(["live", "idle", "none"].map(str::to_owned).to_vec()).await;
+    let outcome = |group: &str| outcomes.iter().find(|(id, _)| id == group).unwrap().1;
+    assert_eq!(outcome("live"), Err(GroupError::NonEmptyGroup));
+    assert_eq!(outcome("idle"), Ok(()));
+    assert_eq!(outcome("none"), Err(GroupError::GroupIdNotFound));
+    let delete = |topic: &str| DeleteOffsetsRequest {
+        group_id: "live".to_owned(),
+        partitions: vec![TopicPartition { topic: topic.to_owned(), partition: 0 }],
+    };
+    assert_eq!(coordinator.delete_offsets(delete("t")).await.unwrap()[0].1, Err(GroupError::GroupSubscribedToTopic));
+    assert_eq!(coordinator.delete_offsets(delete("other")).await.unwrap()[0].1, Ok(()));
+    let mut of_deleted = commit("live", Some(&joined[0]), 9);
+    of_deleted.offsets[0].id.topic = "deleted".to_owned();
+    coordinator.commit_offsets(of_deleted).await.unwrap();
+    coordinator.on_topics_deleted(&["deleted".to_owned()]);
+    assert_eq!(committed(&coordinator, "live", true).await, Ok(7));
+    coordinator.shutdown();
+
+    let again = leading(&log, GroupCoordinatorConfig::default()).await;
+    assert_eq!(again.describe_group("idle"), Err(GroupError::GroupIdNotFound));
+    let all = FetchOffsetsRequest { group_id: "live".to_owned(), partitions: None, require_stable: false };
+    assert_eq!(again.fetch_offsets(all).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_expire_so_long_after_the_last_member_left() {
+    let log = MemoryLog::new();
+    let config = GroupCoordinatorConfig { offsets_retention_ms: 24 * 3_600_000, ..GroupCoordinatorConfig::default() };
+    let coordinator = leading(&log, config).await;
+    let joined = stable_group(&coordinator, "g", 1).await;
+    coordinator.commit_offsets(commit("g", Some(&joined[0]), 7)).await.unwrap();
+    coordinator.commit_offsets(commit("simple", None, 8)).await.unwrap();
+    // The member lives for two days: its offsets stay, those without a group go.
+    for _ in 0..48 * 3600 / 9 {
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        coordinator.heartbeat(&heartbeat("g", &joined[0])).unwrap();
+    }
+    assert_eq!(committed(&coordinator, "g", false).await, Ok(7));
+    assert_eq!(committed(&coordinator, "simple", false).await, Ok(-1));
+    assert_eq!(coordinator.describe_group("simple"), Err(GroupError::GroupIdNotFound));
+    // Then it falls silent: a day later they go, and the group with them.
+    tokio::time::sleep(Duration::from_secs(23 * 3600)).await;
+    assert_eq!(committed(&coordinator, "g", false).await, Ok(7));
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(committed(&coordinator, "g", false).await, Ok(-1));
+    assert_eq!(coordinator.describe_group("g"), Err(GroupError::GroupIdNotFound));
+    assert!(log.all() > 0);
+}

@@ -1,0 +1,165 @@
+//! Golden bytes: written by Apache Kafka 4.3.1's own serialisers (GroupCoordinatorRecordSerde, MessageUtil).
+
+use bytes::Bytes;
+use proptest::prelude::*;
+
+use super::*;
+
+const OFFSET_KEY: &str = "0001000567726f75700007666c696768747300000007";
+const OFFSET_VALUES: [&str; 5] = [
+    "00000000011f71fb04cb00056dc3a974610000018bcfe5687b",
+    "00010000011f71fb04cb00056dc3a974610000018bcfe5687b0000018bcfe6ee9f",
+    "00020000011f71fb04cb00056dc3a974610000018bcfe5687b",
+    "00030000011f71fb04cb0000000500056dc3a974610000018bcfe5687b",
+    "00040000011f71fb04cb00000005066dc3a974610000018bcfe5687b00",
+];
+const OFFSET_VALUE_WITH_TOPIC_ID: &str = "00040000011f71fb04cb00000005066dc3a974610000018bcfe5687b01001000000000000000010000000000000002";
+const GROUP_KEY: &str = "0002000567726f7570";
+const GROUP_VALUES: [&str; 5] = [
+    "00000008636f6e73756d657200000003000572616e676500026d310000000200026d3100026331000a2f3132372e302e302e310000271000000003000102000000010900026d320002633200042f3a3a310000afc80000000000000000",
+    "00010008636f6e73756d657200000003000572616e676500026d310000000200026d3100026331000a2f3132372e302e302e310000ea600000271000000003000102000000010900026d320002633200042f3a3a31000493e00000afc80000000000000000",
+    "00020008636f6e73756d657200000003000572616e676500026d310000018bcfe5687b0000000200026d3100026331000a2f3132372e302e302e310000ea600000271000000003000102000000010900026d320002633200042f3a3a31000493e00000afc80000000000000000",
+    "00030008636f6e73756d657200000003000572616e676500026d310000018bcfe5687b0000000200026d310002693100026331000a2f3132372e302e302e310000ea600000271000000003000102000000010900026d32ffff0002633200042f3a3a31000493e00000afc80000000000000000",
+    "000409636f6e73756d6572000000030672616e6765036d310000018bcfe5687b03036d310369310363310b2f3132372e302e302e310000ea600000271004000102020900036d3200036332052f3a3a31000493e00000afc801010000",
+];
+const EMPTY_GROUP_VALUE: &str = "0003000000000000ffffffffffffffffffffffff00000000";
+const CONSUMER_GROUP_KEY: &str = "0003000567726f7570";
+
+fn bytes(hex: &str) -> Bytes {
+    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+}
+
+fn record(key: &str, value: Option<&str>) -> StateRecord {
+    StateRecord { key: bytes(key), value: value.map(bytes) }
+}
+
+fn offset() -> OffsetAndMetadata {
+    OffsetAndMetadata {
+        offset: 1_234_567_890_123,
+        leader_epoch: 5,
+        metadata: "méta".to_owned(),
+        commit_timestamp_ms: 1_700_000_000_123,
+        expire_timestamp_ms: None,
+    }
+}
+
+fn group() -> GroupMetadata {
+    let member = |id: &str, instance: Option<&str>, client: &str, host: &str, timeouts: (i32, i32), data: (&[u8], &[u8])| MemberMetadata {
+        member_id: id.to_owned(),
+        group_instance_id: instance.map(str::to_owned),
+        client_id: client.to_owned(),
+        client_host: host.to_owned(),
+        rebalance_timeout_ms: timeouts.0,
+        session_timeout_ms: timeouts.1,
+        subscription: Bytes::copy_from_slice(data.0),
+        assignment: Bytes::copy_from_slice(data.1),
+    };
+    GroupMetadata {
+        protocol_type: "consumer".to_owned(),
+        generation: 3,
+        protocol: Some("range".to_owned()),
+        leader: Some("m1".to_owned()),
+        current_state_timestamp_ms: 1_700_000_000_123,
+        members: vec![
+            member("m1", Some("i1"), "c1", "/127.0.0.1", (60_000, 10_000), (&[0, 1, 2], &[9])),
+            member("m2", None, "c2", "/::1", (300_000, 45_000), (&[], &[])),
+        ],
+    }
+}
+
+#[test]
+fn offsets_are_written_as_kafka_writes_them() {
+    assert_eq!(offset_record("group", "flights", 7, Some(&offset())), record(OFFSET_KEY, Some(OFFSET_VALUES[4])));
+    let expiring = OffsetAndMetadata { expire_timestamp_ms: Some(1_700_000_099_999), ..offset() };
+    assert_eq!(offset_record("group", "flights", 7, Some(&expiring)), record(OFFSET_KEY, Some(OFFSET_VALUES[1])));
+    assert_eq!(offset_record("group", "flights", 7, None), record(OFFSET_KEY, None));
+}
+
+#[test]
+fn groups_are_written_as_kafka_writes_them() {
+    assert_eq!(group_record("group", Some(&group())), record(GROUP_KEY, Some(GROUP_VALUES[3])));
+    assert_eq!(group_record("group", None), record(GROUP_KEY, None));
+    let empty = GroupMetadata {
+        protocol_type: String::new(),
+        generation: 0,
+        protocol: None,
+        leader: None,
+        current_state_timestamp_ms: -1,
+        members: Vec::new(),
+    };
+    assert_eq!(group_record("group", Some(&empty)), record(GROUP_KEY, Some(EMPTY_GROUP_VALUE)));
+}
+
+#[test]
+fn every_version_of_an_offset_is_read() {
+    for (version, value) in OFFSET_VALUES.iter().enumerate() {
+        let expected = OffsetAndMetadata {
+            leader_epoch: if version >= 3 { 5 } else { -1 },
+            expire_timestamp_ms: (version == 1).then_some(1_700_000_099_999),
+            ..offset()
+        };
+        let expected = GroupRecord::Offset { group: "group".to_owned(), topic: "flights".to_owned(), partition: 7, value: Some(expected) };
+        assert_eq!(decode(&record(OFFSET_KEY, Some(value))), Ok(expected.clone()), "version {version}");
+        let legacy_key = OFFSET_KEY.replacen("0001", "0000", 1);
+        assert_eq!(decode(&record(&legacy_key, Some(value))), Ok(expected), "version {version} under the old key");
+    }
+    let tombstone = GroupRecord::Offset { group: "group".to_owned(), topic: "flights".to_owned(), partition: 7, value: None };
+    assert_eq!(decode(&record(OFFSET_KEY, None)), Ok(tombstone));
+    assert_eq!(decode(&record(OFFSET_KEY, Some(OFFSET_VALUE_WITH_TOPIC_ID))), decode(&record(OFFSET_KEY, Some(OFFSET_VALUES[4]))));
+}
+
+#[test]
+fn every_version_of_a_group_is_read() {
+    for (version, value) in GROUP_VALUES.iter().enumerate() {
+        let mut expected = group();
+        for member in &mut expected.members {
+            if version < 1 {
+                member.rebalance_timeout_ms = -1;
+            }
+            if version < 3 {
+                member.group_instance_id = None;
+            }
+        }
+        if version < 2 {
+            expected.current_state_timestamp_ms = -1;
+        }
+        let expected = GroupRecord::Group { group: "group".to_owned(), value: Some(expected) };
+        assert_eq!(decode(&record(GROUP_KEY, Some(value))), Ok(expected), "version {version}");
+    }
+}
+
+#[test]
+fn records_of_other_types_and_versions_are_told_apart_from_damage() {
+    assert_eq!(decode(&record(CONSUMER_GROUP_KEY, Some("00000000"))), Ok(GroupRecord::Unknown(3)));
+    let future = OFFSET_VALUES[4].replacen("0004", "0005", 1);
+    assert_eq!(decode(&record(OFFSET_KEY, Some(&future))), Err(WireError::UnknownVersion(5)));
+    for (key, value) in [(OFFSET_KEY, OFFSET_VALUES[4]), (GROUP_KEY, GROUP_VALUES[3]), (GROUP_KEY, GROUP_VALUES[4])] {
+        for cut in 0..value.len() / 2 {
+            assert!(decode(&record(key, Some(&value[..cut * 2]))).is_err(), "value cut at {cut}");
+        }
+        for cut in 0..key.len() / 2 {
+            assert!(decode(&record(&key[..cut * 2], Some(value))).is_err(), "key cut at {cut}");
+        }
+    }
+    // A member count that lies.
+    let lying = EMPTY_GROUP_VALUE.replace("00000000", "7fffffff");
+    assert!(decode(&record(GROUP_KEY, Some(&lying))).is_err());
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read_back(
+        group in "[ -~]{0,40}", topic in "[a-z.]{1,40}", partition in 0..i32::MAX, offset in any::<i64>(), leader_epoch in any::<i32>(),
+        metadata in ".{0,60}", commit_timestamp_ms in any::<i64>(),
+    ) {
+        let value = OffsetAndMetadata { offset, leader_epoch, metadata, commit_timestamp_ms, expire_timestamp_ms: None };
+        let read = decode(&offset_record(&group, &topic, partition, Some(&value)));
+        prop_assert_eq!(read, Ok(GroupRecord::Offset { group, topic, partition, value: Some(value) }));
+    }
+
+    #[test]
+    fn noise_is_refused_without_a_panic(key in proptest::collection::vec(any::<u8>(), 0..40), value in proptest::collection::vec(any::<u8>(), 0..80), kind in 0i16..3) {
+        let key = kind.to_be_bytes().into_iter().chain(key).collect();
+        let _ = decode(&StateRecord { key, value: Some(value.into()) });
+    }
+}

@@ -1,0 +1,386 @@
+//! The state of one `__consumer_offsets` partition: its groups, their offsets, their timers, and the writes under way. Pure.
+//!
+//! Events come in by the methods; answers collect in [`Shard::take_replies`]. Writes go through one queue: [`Shard::next_batch`] gives the
+//! records of as many queued writes as fit, the caller appends them and reports to [`Shard::on_appended`]. At most one batch is under way, so
+//! writes take effect in the log's order, and nothing is visible before it is committed. Many commits share one append.
+//!
+//! Operations whose records depend on all that was written before (deletions, expiry) are *exclusive*: they are worked out when
+//! nothing is under way, and make a batch of their own.
+//!
+//! Crash consistency: the shard is a function of the partition's records; replaying them gives the same groups (as `Empty` or
+//! `Stable`) and offsets.
+
+mod admin;
+mod offsets;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::classic::{Action, ClassicGroup, Turn, WaiterId, WriteDone};
+use crate::config::GroupCoordinatorConfig;
+use crate::error::GroupError;
+use crate::messages::{
+    CommitOutcome, CommittedOffset, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeftMember,
+    SyncRequest, SyncResponse, TopicPartition,
+};
+use crate::offsets::{GroupOffsets, OffsetAndMetadata};
+use crate::records::{self, GroupRecord};
+use crate::state_log::{StateLogError, StateRecord};
+use crate::timers::Timers;
+
+/// Queued operations that a shard takes; more are refused as COORDINATOR_NOT_AVAILABLE, which clients retry.
+const QUEUED_OPS_MAX: usize = 16_384;
+/// A batch is closed once it has this many bytes of records.
+const BATCH_BYTES_TARGET: usize = 512 * 1024;
+
+/// Now, on both clocks.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Now {
+    pub(crate) monotonic: Duration,
+    pub(crate) wall_ms: i64,
+}
+
+/// Offsets as OffsetFetch gives them.
+pub(crate) type FetchedOffsets = Vec<(TopicPartition, CommittedOffset)>;
+
+/// The answer to a request that had to wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reply {
+    Join(JoinResponse),
+    Sync(SyncResponse),
+    Leave(Result<Vec<LeftMember>, GroupError>),
+    Commit(Result<Vec<CommitOutcome>, GroupError>),
+    Fetch(Result<FetchedOffsets, GroupError>),
+    DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
+    DeleteGroups(Vec<(String, Result<(), GroupError>)>),
+}
+
+/// A group by its protocol. Consumer groups (KIP-848) and others become further variants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Group {
+    Classic(ClassicGroup),
+}
+
+/// A group and its offsets. Groups that only commit offsets are classic groups without protocol type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct GroupSlot {
+    group: Group,
+    offsets: GroupOffsets,
+}
+
+/// What waits for the log.
+#[derive(Debug)]
+enum Op {
+    /// A group's own record.
+    Group { group_id: Arc<str>, record: Option<StateRecord>, done: WriteDone },
+    /// An OffsetCommit that was found valid.
+    Commit {
+        group_id: Arc<str>,
+        records: Vec<StateRecord>,
+        offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+        waiter: WaiterId,
+        outcomes: Vec<CommitOutcome>,
+    },
+    /// LeaveGroup's answer, after the record that it may have caused.
+    Leave { waiter: WaiterId, members: Vec<LeftMember> },
+    /// OffsetFetch with `require_stable`, after the commits before it.
+    Fetch { waiter: WaiterId, request: FetchOffsetsRequest },
+    /// Worked out when nothing is under way.
+    Exclusive(ExclusiveOp),
+    /// An exclusive operation that was worked out: what to change once its tombstones are committed.
+    Removal(Removal),
+}
+
+#[derive(Debug)]
+enum ExclusiveOp {
+    DeleteGroups { group_ids: Vec<String>, waiter: WaiterId },
+    DeleteOffsets { request: crate::messages::DeleteOffsetsRequest, waiter: WaiterId },
+    Expire,
+    TopicsDeleted(Vec<String>),
+}
+
+/// What tombstones under way remove, and who waits for it.
+#[derive(Debug, Default)]
+struct Removal {
+    groups: Vec<Arc<str>>,
+    offsets: Vec<(Arc<str>, TopicPartition)>,
+    reply: Option<(WaiterId, Reply)>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    config: Arc<GroupCoordinatorConfig>,
+    groups: HashMap<Arc<str>, GroupSlot>,
+    timers: Timers,
+    queue: VecDeque<Op>,
+    in_flight: Option<Vec<Op>>,
+    replies: Vec<(WaiterId, Reply)>,
+}
+
+impl Shard {
+    pub(crate) fn new(config: Arc<GroupCoordinatorConfig>) -> Self {
+        Self { config, groups: HashMap::new(), timers: Timers::default(), queue: VecDeque::new(), in_flight: None, replies: Vec::new() }
+    }
+
+    /// Takes in one record of the partition; the answer is the type of a record that is not known here.
+    pub(crate) fn replay(&mut self, record: &StateRecord, now_ms: i64) -> Result<Option<i16>, records::WireError> {
+        match records::decode(record)? {
+            GroupRecord::Offset { group, topic, partition, value: Some(value) } => {
+                self.slot_mut(&group.into(), now_ms).offsets.put(&topic, partition, value);
+            }
+            GroupRecord::Offset { group, topic, partition, value: None } => {
+                if let Some(slot) = self.groups.get_mut(group.as_str()) {
+                    slot.offsets.remove(&topic, partition);
+                }
+            }
+            GroupRecord::Group { group, value: Some(metadata) } => {
+                let group_id: Arc<str> = group.into();
+                let group = ClassicGroup::from_metadata(group_id.clone(), metadata, now_ms);
+                self.slot_mut(&group_id, now_ms).group = Group::Classic(group);
+            }
+            GroupRecord::Group { group, value: None } => self.forget_group(&group.into(), now_ms),
+            GroupRecord::Unknown(kind) => return Ok(Some(kind)),
+        }
+        Ok(None)
+    }
+
+    /// All records are in: the members' sessions begin.
+    pub(crate) fn on_loaded(&mut self, now: Now) {
+        let group_ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
+        for group_id in group_ids {
+            self.with_classic(&group_id, now, |group, turn| group.on_loaded(turn));
+        }
+    }
+
+    /// How many groups there are.
+    pub(crate) fn group_count(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The slot of a group, made if there is none.
+    fn slot_mut(&mut self, group_id: &Arc<str>, now_ms: i64) -> &mut GroupSlot {
+        self.groups.entry(group_id.clone()).or_insert_with(|| GroupSlot {
+            group: Group::Classic(ClassicGroup::new(group_id.clone(), now_ms)),
+            offsets: GroupOffsets::default(),
+        })
+    }
+
+    /// Removes a group; what offsets it may still have stay, as those of a group without members.
+    fn forget_group(&mut self, group_id: &Arc<str>, now_ms: i64) {
+        let Some(slot) = self.groups.get_mut(group_id) else { return };
+        let Group::Classic(group) = &slot.group;
+        for timer in group.idle_timers() {
+            self.timers.cancel(group_id, timer);
+        }
+        if slot.offsets.is_empty() {
+            self.groups.remove(group_id);
+        } else {
+            slot.group = Group::Classic(ClassicGroup::new(group_id.clone(), now_ms));
+        }
+    }
+
+    fn classic(&self, group_id: &str) -> Option<&ClassicGroup> {
+        self.groups.get(group_id).map(|slot| match &slot.group {
+            Group::Classic(group) => group,
+        })
+    }
+
+    /// Gives an event to a classic group and does what it wants done; `None` if there is no such group.
+    fn with_classic<T>(&mut self, group_id: &str, now: Now, event: impl FnOnce(&mut ClassicGroup, &mut Turn<'_>) -> T) -> Option<T> {
+        let config = self.config.clone();
+        let mut turn = Turn::new(now.monotonic, now.wall_ms, &config);
+        let slot = self.groups.get_mut(group_id)?;
+        let Group::Classic(group) = &mut slot.group;
+        let result = event(group, &mut turn);
+        let group_id = group.id().clone();
+        for action in turn.actions {
+            match action {
+                Action::ReplyJoin(waiter, response) => self.replies.push((waiter, Reply::Join(response))),
+                Action::ReplySync(waiter, response) => self.replies.push((waiter, Reply::Sync(response))),
+                Action::SetTimer(timer, deadline) => self.timers.set(&group_id, timer, deadline),
+                Action::CancelTimer(timer) => self.timers.cancel(&group_id, timer),
+                Action::Write(metadata, done) => {
+                    let record = records::group_record(&group_id, Some(&metadata));
+                    self.queue.push_back(Op::Group { group_id: group_id.clone(), record: Some(record), done });
+                }
+            }
+        }
+        Some(result)
+    }
+
+    fn is_overloaded(&self) -> bool {
+        self.queue.len() >= QUEUED_OPS_MAX
+    }
+
+    /// JoinGroup. `new_id` makes the id of a new member unique. A new member makes a new group.
+    pub(crate) fn join(&mut self, request: JoinRequest, new_id: Uuid, waiter: WaiterId, now: Now) {
+        let refusal = match self.groups.contains_key(request.group_id.as_str()) {
+            _ if self.is_overloaded() => Some(GroupError::CoordinatorNotAvailable),
+            false if !request.member_id.is_empty() => Some(GroupError::UnknownMemberId),
+            _ => None,
+        };
+        if let Some(error) = refusal {
+            return self.replies.push((waiter, Reply::Join(JoinResponse::refused(request.member_id, error))));
+        }
+        let group_id: Arc<str> = request.group_id.as_str().into();
+        let is_new = !self.groups.contains_key(&group_id);
+        self.slot_mut(&group_id, now.wall_ms);
+        let queued = self.queue.len();
+        self.with_classic(&group_id, now, |group, turn| {
+            if is_new {
+                group.write_created(turn);
+            }
+            group.join(request, new_id, waiter, turn);
+        });
+        debug_assert!(!is_new || self.queue.len() > queued, "a new group is written");
+    }
+
+    /// SyncGroup.
+    pub(crate) fn sync(&mut self, request: SyncRequest, waiter: WaiterId, now: Now) {
+        let group_id = request.group_id.clone();
+        let refusal = if self.is_overloaded() { Some(GroupError::CoordinatorNotAvailable) } else { None };
+        let refusal = match refusal {
+            Some(error) => Some(error),
+            None => match self.with_classic(&group_id, now, |group, turn| group.sync(request, waiter, turn)) {
+                Some(()) => None,
+                None => Some(GroupError::UnknownMemberId),
+            },
+        };
+        if let Some(error) = refusal {
+            self.replies.push((waiter, Reply::Sync(SyncResponse::refused(error))));
+        }
+    }
+
+    /// Heartbeat.
+    pub(crate) fn heartbeat(&mut self, request: &HeartbeatRequest, now: Now) -> Result<(), GroupError> {
+        let HeartbeatRequest { group_id, generation_id, member_id, group_instance_id } = request;
+        self.with_classic(group_id, now, |group, turn| group.heartbeat(member_id, group_instance_id.as_deref(), *generation_id, turn))
+            .unwrap_or(Err(GroupError::UnknownMemberId))
+    }
+
+    /// LeaveGroup.
+    pub(crate) fn leave(&mut self, request: LeaveRequest, waiter: WaiterId, now: Now) {
+        let queued = self.queue.len();
+        let LeaveRequest { group_id, members } = request;
+        let left = if self.is_overloaded() {
+            Err(GroupError::CoordinatorNotAvailable)
+        } else if self.groups.contains_key(group_id.as_str()) {
+            self.with_classic(&group_id, now, |group, turn| group.leave(members, turn)).unwrap_or_else(|| Ok(Vec::new()))
+        } else {
+            Ok(members.into_iter().map(|member| member.left(Some(GroupError::UnknownMemberId))).collect())
+        };
+        match left {
+            Ok(members) if self.queue.len() > queued => self.queue.push_back(Op::Leave { waiter, members }),
+            left => self.replies.push((waiter, Reply::Leave(left))),
+        }
+    }
+
+    /// Timers that are due fire.
+    pub(crate) fn on_tick(&mut self, now: Now) {
+        while let Some((group_id, timer)) = self.timers.pop_due(now.monotonic) {
+            self.with_classic(&group_id, now, |group, turn| group.on_timer(timer, turn));
+        }
+    }
+
+    /// When [`Shard::on_tick`] has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Duration> {
+        self.timers.next_deadline()
+    }
+
+    /// True if [`Shard::next_batch`] has something to do.
+    pub(crate) fn has_work(&self) -> bool {
+        self.in_flight.is_none() && !self.queue.is_empty()
+    }
+
+    /// The records of the next append, if there are any and none is under way.
+    pub(crate) fn next_batch(&mut self, now: Now) -> Option<Vec<StateRecord>> {
+        while self.has_work() {
+            let (records, ops) = self.take_batch(now);
+            if !records.is_empty() {
+                self.in_flight = Some(ops);
+                return Some(records);
+            }
+            // Nothing to wait for.
+            ops.into_iter().for_each(|op| self.finish(op, Ok(()), now));
+        }
+        None
+    }
+
+    fn take_batch(&mut self, now: Now) -> (Vec<StateRecord>, Vec<Op>) {
+        let mut records: Vec<StateRecord> = Vec::new();
+        let mut ops = Vec::new();
+        let mut bytes = 0;
+        while bytes < BATCH_BYTES_TARGET {
+            match self.queue.pop_front() {
+                None => break,
+                Some(op @ Op::Exclusive(_)) if !ops.is_empty() => {
+                    self.queue.push_front(op);
+                    break;
+                }
+                Some(Op::Exclusive(op)) => {
+                    let (tombstones, removal) = self.work_out(op, now);
+                    return (tombstones, vec![Op::Removal(removal)]);
+                }
+                Some(mut op) => {
+                    let added = take_records(&mut op);
+                    ops.push(op);
+                    bytes += added.iter().map(StateRecord::size_bytes).sum::<usize>();
+                    records.extend(added);
+                }
+            }
+        }
+        (records, ops)
+    }
+
+    /// The append of the last batch has ended.
+    pub(crate) fn on_appended(&mut self, result: &Result<(), StateLogError>, now: Now) {
+        let result = result.as_ref().map(|()| ()).map_err(GroupError::from);
+        for op in self.in_flight.take().unwrap_or_default() {
+            self.finish(op, result, now);
+        }
+    }
+
+    fn finish(&mut self, op: Op, result: Result<(), GroupError>, now: Now) {
+        match op {
+            Op::Group { group_id, done, .. } => {
+                self.with_classic(&group_id, now, |group, turn| group.on_written(done, result, turn));
+            }
+            Op::Commit { group_id, offsets, waiter, outcomes, .. } => {
+                if result.is_ok() {
+                    let slot = self.slot_mut(&group_id, now.wall_ms);
+                    for (id, value) in offsets {
+                        slot.offsets.put(&id.topic, id.partition, value);
+                    }
+                }
+                self.replies.push((waiter, Reply::Commit(result.map(|()| outcomes))));
+            }
+            Op::Leave { waiter, members } => self.replies.push((waiter, Reply::Leave(result.map(|()| members)))),
+            Op::Fetch { waiter, request } => {
+                let fetched = self.fetch_offsets(&request);
+                self.replies.push((waiter, Reply::Fetch(fetched)));
+            }
+            Op::Exclusive(_) => debug_assert!(false, "an exclusive operation is worked out before it is finished"),
+            Op::Removal(removal) => self.finish_removal(removal, result, now),
+        }
+    }
+
+    /// The answers since the last call.
+    pub(crate) fn take_replies(&mut self) -> Vec<(WaiterId, Reply)> {
+        std::mem::take(&mut self.replies)
+    }
+}
+
+fn take_records(op: &mut Op) -> Vec<StateRecord> {
+    match op {
+        Op::Group { record, .. } => record.take().into_iter().collect(),
+        Op::Commit { records, .. } => std::mem::take(records),
+        Op::Leave { .. } | Op::Fetch { .. } | Op::Exclusive(_) | Op::Removal(_) => Vec::new(),
+    }
+}

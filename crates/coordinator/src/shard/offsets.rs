@@ -1,0 +1,86 @@
+//! OffsetCommit and OffsetFetch.
+
+use super::{FetchedOffsets, Now, Op, Reply, Shard};
+use crate::classic::WaiterId;
+use crate::error::GroupError;
+use crate::messages::{CommitOffset, CommitOutcome, CommitRequest, CommittedOffset, FetchOffsetsRequest, TopicPartition};
+use crate::offsets::OffsetAndMetadata;
+use crate::records;
+
+impl Shard {
+    /// OffsetCommit: fenced by generation and member (I21), answered when committed.
+    pub(crate) fn commit_offsets(&mut self, request: CommitRequest, waiter: WaiterId, now: Now) {
+        if let Err(error) = self.validate_commit(&request, now) {
+            return self.replies.push((waiter, Reply::Commit(Err(error))));
+        }
+        let mut outcomes: Vec<CommitOutcome> = Vec::with_capacity(request.offsets.len());
+        let mut offsets: Vec<(TopicPartition, OffsetAndMetadata)> = Vec::with_capacity(request.offsets.len());
+        for commit in request.offsets {
+            // Kafka counts UTF-16 units, as Java does.
+            let too_large =
+                commit.metadata.as_ref().is_some_and(|text| text.encode_utf16().count() > self.config.offset_metadata_max_bytes);
+            if too_large {
+                outcomes.push((commit.id, Err(GroupError::OffsetMetadataTooLarge)));
+                continue;
+            }
+            outcomes.push((commit.id.clone(), Ok(())));
+            offsets.push(offset_to_store(commit, request.retention_time_ms, now.wall_ms));
+        }
+        if offsets.is_empty() {
+            return self.replies.push((waiter, Reply::Commit(Ok(outcomes))));
+        }
+        let record = |(id, value): &(TopicPartition, OffsetAndMetadata)| {
+            records::offset_record(&request.group_id, &id.topic, id.partition, Some(value))
+        };
+        let records = offsets.iter().map(record).collect();
+        self.queue.push_back(Op::Commit { group_id: request.group_id.as_str().into(), records, offsets, waiter, outcomes });
+    }
+
+    fn validate_commit(&mut self, request: &CommitRequest, now: Now) -> Result<(), GroupError> {
+        if self.is_overloaded() {
+            return Err(GroupError::CoordinatorNotAvailable);
+        }
+        let CommitRequest { group_id, generation_id, member_id, group_instance_id, .. } = request;
+        let validated = self.with_classic(group_id, now, |group, turn| {
+            group.validate_commit(member_id, group_instance_id.as_deref(), *generation_id, turn)
+        });
+        match validated {
+            Some(result) => result,
+            // A client that manages its partitions itself: the group comes into being with its offsets.
+            None if *generation_id < 0 => Ok(()),
+            None if request.reports_unknown_group => Err(GroupError::GroupIdNotFound),
+            None => Err(GroupError::IllegalGeneration),
+        }
+    }
+
+    /// OffsetFetch of what is committed. An unknown group has no offsets.
+    pub(crate) fn fetch_offsets(&self, request: &FetchOffsetsRequest) -> Result<FetchedOffsets, GroupError> {
+        let slot = self.groups.get(request.group_id.as_str());
+        let committed =
+            |id: &TopicPartition| slot.map_or_else(CommittedOffset::none, |slot| slot.offsets.committed(&id.topic, id.partition));
+        let ids = match &request.partitions {
+            Some(ids) => ids.clone(),
+            None => slot.map(|slot| slot.offsets.ids()).unwrap_or_default(),
+        };
+        Ok(ids.into_iter().map(|id| (id.clone(), committed(&id))).collect())
+    }
+
+    /// OffsetFetch that waits for the commits under way (KIP-447).
+    pub(crate) fn fetch_stable_offsets(&mut self, request: FetchOffsetsRequest, waiter: WaiterId) {
+        if self.is_overloaded() {
+            return self.replies.push((waiter, Reply::Fetch(Err(GroupError::CoordinatorNotAvailable))));
+        }
+        self.queue.push_back(Op::Fetch { waiter, request });
+    }
+}
+
+fn offset_to_store(commit: CommitOffset, retention_time_ms: i64, now_ms: i64) -> (TopicPartition, OffsetAndMetadata) {
+    let value = OffsetAndMetadata {
+        offset: commit.offset,
+        leader_epoch: commit.leader_epoch,
+        metadata: commit.metadata.unwrap_or_default(),
+        commit_timestamp_ms: now_ms,
+        expire_timestamp_ms: (retention_time_ms != -1).then(|| now_ms.saturating_add(retention_time_ms)),
+    };
+    (commit.id, value)
+}

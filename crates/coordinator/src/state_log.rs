@@ -1,0 +1,59 @@
+//! Where the coordinator's state lives: a partitioned, compacted log behind a port.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use thiserror::Error;
+
+/// One record of the state: the newest value of a key counts, no value deletes the key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateRecord {
+    /// Kafka's coordinator key: int16 record type, then its fields.
+    pub key: Bytes,
+    /// Kafka's coordinator value: int16 version, then its fields. `None` is a tombstone.
+    pub value: Option<Bytes>,
+}
+
+impl StateRecord {
+    /// Bytes of key and value.
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
+    }
+}
+
+/// A write or a replay failed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum StateLogError {
+    /// The partition does not exist (yet).
+    #[error("the partition does not exist")]
+    UnknownPartition,
+    /// This broker does not lead the partition.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// Too few in-sync replicas for acks=all.
+    #[error("not enough in-sync replicas")]
+    NotEnoughReplicas,
+    /// Not committed in time. The records may still be committed later.
+    #[error("not committed in time")]
+    TimedOut,
+    /// A record is larger than a batch of the log may be.
+    #[error("a record is too large")]
+    TooLarge,
+    /// The disk or the bucket failed.
+    #[error("storage error: {0}")]
+    Storage(String),
+}
+
+/// A partitioned log of state records. Contract:
+///
+/// - [`append`](StateLog::append) returns `Ok` only when all the records are committed: durable on every in-sync replica. They are in the log in
+///   the given order. After an error some, all or none of them may be in the log. A caller has one append per partition under way at a time.
+/// - [`replay`](StateLog::replay) gives every record from the partition's log start up to what is committed when it begins or later, in
+///   the log's order, whichever tier holds it, and ends.
+#[async_trait]
+pub trait StateLog: Send + Sync {
+    /// Appends `records` to `partition`.
+    async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError>;
+    /// The records of `partition`, in pieces.
+    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<StateRecord>, StateLogError>>;
+}
