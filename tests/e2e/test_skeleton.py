@@ -1,0 +1,38 @@
+"""kcat in, a segment to the bucket, the local copy gone, kcat out."""
+
+from broker import wait_until
+from clients import create_topic, kcat, watermarks
+
+
+def test_history_is_read_across_the_seam(broker):
+    create_topic(broker, "silt", segment_bytes=16384, local_retention_ms=1, local_retention_bytes=1)
+    lines = b"".join(b"grain %d of silt, settling slowly\n" % number for number in range(5000))
+    kcat(broker, "-P", "-t", "silt", "-X", "batch.num.messages=100", stdin=lines)
+    wait_until(lambda: broker.metric("remote_segments") > 3 and broker.metric("upload_lag_bytes") == 0, "segments are in the bucket")
+    wait_until(lambda: broker.metric("local_log_bytes") < 40_000, "the local copies are gone")
+    assert broker.bucket_objects(), "the bucket has objects"
+    assert kcat(broker, "-C", "-t", "silt", "-o", "beginning", "-e", "-q") == lines
+    assert broker.metric("fetched_remote_bytes") > 0
+    # From the middle, which lies in the bucket.
+    middle = kcat(broker, "-C", "-t", "silt", "-o", "1234", "-c", "1", "-q")
+    assert middle == b"grain 1234 of silt, settling slowly\n"
+    assert broker.stop() == 0
+
+
+def test_a_restart_keeps_everything(broker):
+    kcat(broker, "-P", "-t", "kept", stdin=b"one\ntwo\nthree\n")
+    assert broker.stop() == 0
+    broker.start()
+    assert sorted(kcat(broker, "-C", "-t", "kept", "-e", "-q").split()) == [b"one", b"three", b"two"]
+
+
+def test_delete_records_moves_the_start_in_both_tiers(broker):
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    create_topic(broker, "cut", segment_bytes=16384, local_retention_ms=1)
+    kcat(broker, "-P", "-t", "cut", "-X", "batch.num.messages=50", stdin=b"".join(b"%d some text to fill it up\n" % n for n in range(3000)))
+    wait_until(lambda: broker.metric("remote_segments") > 2 and broker.metric("upload_lag_bytes") == 0, "segments are in the bucket")
+    AdminClient({"bootstrap.servers": broker.address}).delete_records([TopicPartition("cut", 0, 1500)])
+    wait_until(lambda: watermarks(broker, "cut")[0] == 1500, "the low watermark moved")
+    assert kcat(broker, "-C", "-t", "cut", "-o", "beginning", "-c", "1", "-q") == b"1500 some text to fill it up\n"
