@@ -4,6 +4,7 @@
 mod answer;
 mod api_table;
 mod budget;
+pub mod client;
 mod config_entries;
 mod config_resource;
 mod connection;
