@@ -1,6 +1,24 @@
 //! Kafka's settings that mean something here: names, types, defaults, validation, documentation in our own words.
+//!
+//! Names, types, defaults, bounds and the words of refusals are those of Apache Kafka 4.3.1. Three defaults differ, on purpose:
+//! `flush.messages` (`log.flush.interval.messages`) is 1, `remote.storage.enable` and `remote.log.storage.system.enable` are true, and
+//! logs are not kept in a temporary directory.
 
-use std::collections::BTreeMap;
+mod broker_config;
+mod broker_group;
+mod broker_log;
+mod broker_server;
+mod group;
+mod resolve;
+mod topic;
+mod validate;
+
+use std::sync::LazyLock;
+
+pub use broker_config::BrokerConfig;
+pub use resolve::TopicConfig;
+pub use validate::nearest;
+pub(crate) use validate::{validate_dynamic_broker_config, validate_group_config, validate_topic_configs_together};
 
 /// Kafka's types, as DescribeConfigs reports them.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -25,8 +43,42 @@ pub enum ConfigType {
     Password,
 }
 
+/// What values a setting may have, beside its type.
+#[derive(Copy, Clone, Debug, PartialEq)]
+pub enum Check {
+    /// Any.
+    Any,
+    /// A number from this on.
+    AtLeast(i64),
+    /// A number within these, both included.
+    Between(i64, i64),
+    /// A floating-point number within these, both included.
+    BetweenF(f64, f64),
+    /// -1 or within these, both included.
+    MinusOneOrBetween(i64, i64),
+    /// One of these words.
+    OneOf(&'static [&'static str]),
+    /// One of these words, in any case.
+    OneOfAnyCase(&'static [&'static str]),
+    /// A list of these words.
+    ListOf(&'static [&'static str]),
+    /// `*` or a list of `partition:broker`.
+    ThrottledReplicas,
+    /// `earliest`, `latest` or `by_duration:PnDTnHnMn.nS` (KIP-932).
+    ShareOffsetReset,
+}
+
+/// A broker setting that gives the default of a topic or group setting.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct Synonym {
+    /// Its name.
+    pub name: &'static str,
+    /// Its unit in units of the setting: 60,000 for minutes where the setting counts milliseconds.
+    pub factor: i64,
+}
+
 /// One setting.
-#[derive(Debug)]
+#[derive(Copy, Clone, Debug)]
 pub struct ConfigDef {
     /// Kafka's name.
     pub name: &'static str,
@@ -34,100 +86,119 @@ pub struct ConfigDef {
     pub kind: ConfigType,
     /// Default, as text; `None` for null.
     pub default: Option<&'static str>,
-    /// For topic settings: the broker setting that gives the default (`log.retention.ms` for `retention.ms`).
+    /// What values it may have.
+    pub check: Check,
+    /// For topic settings: the broker setting that gives the default (`log.retention.ms` for `retention.ms`): the first of `synonyms`.
     pub broker_synonym: Option<&'static str>,
-    /// May change while running (brokers); always true for topics.
+    /// All broker settings that give the default, first come first served.
+    pub synonyms: &'static [Synonym],
+    /// May change while running (brokers); always true for topics and groups.
     pub dynamic: bool,
+    /// Kafka keeps it for tests and does not list it.
+    pub internal: bool,
     /// What it does.
     pub documentation: &'static str,
 }
 
-/// All topic settings.
-pub fn topic_configs() -> &'static [ConfigDef] {
-    todo!()
+impl ConfigDef {
+    /// A secret is never shown.
+    pub fn sensitive(&self) -> bool {
+        self.kind == ConfigType::Password
+    }
 }
 
-/// All broker settings.
+/// All topic settings, by name.
+pub fn topic_configs() -> &'static [ConfigDef] {
+    topic::ALL
+}
+
+/// All broker settings, by name.
 pub fn broker_configs() -> &'static [ConfigDef] {
-    todo!()
+    static ALL: LazyLock<Vec<ConfigDef>> = LazyLock::new(|| {
+        let mut all: Vec<_> = [broker_group::ALL, broker_log::ALL, broker_server::ALL].into_iter().flatten().copied().collect();
+        all.sort_unstable_by_key(|def| def.name);
+        all
+    });
+    &ALL
+}
+
+/// All group settings, by name (KIP-848, KIP-932, KIP-1071).
+pub fn group_configs() -> &'static [ConfigDef] {
+    group::ALL
+}
+
+/// The topic setting of that name.
+pub fn topic_config(name: &str) -> Option<&'static ConfigDef> {
+    find(topic_configs(), name)
+}
+
+/// The broker setting of that name.
+pub fn broker_config(name: &str) -> Option<&'static ConfigDef> {
+    find(broker_configs(), name)
+}
+
+fn find(all: &'static [ConfigDef], name: &str) -> Option<&'static ConfigDef> {
+    all.binary_search_by_key(&name, |def| def.name).ok().map(|index| &all[index])
 }
 
 /// Checks a topic setting's name and value; the error is a sentence for the client.
 pub fn validate_topic_config(name: &str, value: &str) -> Result<(), String> {
-    let _ = (name, value);
-    todo!()
+    let def = topic_config(name).ok_or_else(|| format!("Unknown topic config name: {name}"))?;
+    validate::value(def, value)
 }
 
-/// Checks a broker setting's name and value.
+/// Checks a broker setting's name and value. An unknown name is refused with the nearest known one.
 pub fn validate_broker_config(name: &str, value: &str) -> Result<(), String> {
-    let _ = (name, value);
-    todo!()
+    let def = broker_config(name).ok_or_else(|| validate::unknown_broker_config(name))?;
+    validate::value(def, value)
 }
 
-/// A topic's settings with defaults resolved: topic override, else dynamic broker setting, else static broker setting
-/// (`--set`, configuration file), else default.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TopicConfig {
-    /// `cleanup.policy` contains delete
-    pub delete: bool,
-    /// `cleanup.policy` contains compact
-    pub compact: bool,
-    /// `compression.type`
-    pub compression_type: String,
-    /// `delete.retention.ms`
-    pub delete_retention_ms: i64,
-    /// `file.delete.delay.ms`
-    pub file_delete_delay_ms: i64,
-    /// `flush.messages`; our default is 1
-    pub flush_messages: i64,
-    /// `flush.ms`
-    pub flush_ms: i64,
-    /// `index.interval.bytes`
-    pub index_interval_bytes: i32,
-    /// `local.retention.bytes`; -2 means `retention.bytes`
-    pub local_retention_bytes: i64,
-    /// `local.retention.ms`; -2 means `retention.ms`
-    pub local_retention_ms: i64,
-    /// `max.compaction.lag.ms`
-    pub max_compaction_lag_ms: i64,
-    /// `max.message.bytes`
-    pub max_message_bytes: i32,
-    /// `message.timestamp.after.max.ms`
-    pub message_timestamp_after_max_ms: i64,
-    /// `message.timestamp.before.max.ms`
-    pub message_timestamp_before_max_ms: i64,
-    /// `message.timestamp.type` is LogAppendTime
-    pub log_append_time: bool,
-    /// `min.cleanable.dirty.ratio`
-    pub min_cleanable_dirty_ratio: f64,
-    /// `min.compaction.lag.ms`
-    pub min_compaction_lag_ms: i64,
-    /// `min.insync.replicas`
-    pub min_insync_replicas: i32,
-    /// `remote.storage.enable`; our default is true
-    pub remote_storage_enable: bool,
-    /// `retention.bytes`; -1 for no limit
-    pub retention_bytes: i64,
-    /// `retention.ms`; -1 for no limit
-    pub retention_ms: i64,
-    /// `segment.bytes`
-    pub segment_bytes: i32,
-    /// `segment.jitter.ms`
-    pub segment_jitter_ms: i64,
-    /// `segment.ms`
-    pub segment_ms: i64,
-    /// `unclean.leader.election.enable`
-    pub unclean_leader_election_enable: bool,
-}
-
-impl TopicConfig {
-    /// Resolves the settings of a topic. Values are known to be valid (they were checked when set); one that isn't counts as unset.
-    pub fn resolve(
-        topic: &BTreeMap<String, String>,
-        dynamic_broker: &BTreeMap<String, String>,
-        static_broker: &BTreeMap<String, String>,
-    ) -> Self {
-        let _ = (topic, dynamic_broker, static_broker);
-        todo!()
+/// A setting without synonyms; the building block of the tables.
+const fn def(name: &'static str, kind: ConfigType, default: &'static str, check: Check, documentation: &'static str) -> ConfigDef {
+    ConfigDef {
+        name,
+        kind,
+        default: Some(default),
+        check,
+        broker_synonym: None,
+        synonyms: &[],
+        dynamic: true,
+        internal: false,
+        documentation,
     }
+}
+
+impl ConfigDef {
+    const fn or_broker(mut self, synonyms: &'static [Synonym]) -> Self {
+        self.broker_synonym = Some(synonyms[0].name);
+        self.synonyms = synonyms;
+        self
+    }
+
+    const fn without_default(mut self) -> Self {
+        self.default = None;
+        self
+    }
+
+    const fn hidden(mut self) -> Self {
+        self.internal = true;
+        self
+    }
+
+    const fn read_only(mut self) -> Self {
+        self.dynamic = false;
+        self
+    }
+}
+
+const fn same(name: &'static str) -> Synonym {
+    Synonym { name, factor: 1 }
+}
+
+const fn minutes(name: &'static str) -> Synonym {
+    Synonym { name, factor: 60_000 }
+}
+
+const fn hours(name: &'static str) -> Synonym {
+    Synonym { name, factor: 3_600_000 }
 }

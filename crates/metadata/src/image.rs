@@ -38,6 +38,16 @@ pub struct PartitionImage {
     pub isr: Vec<i32>,
     /// Eligible leader replicas (KIP-966).
     pub elr: Vec<i32>,
+    /// Who led last when ISR and ELR are both empty, to be elected again when it is back (KIP-966); -1 for none.
+    pub last_known_leader: i32,
+}
+
+impl PartitionImage {
+    /// A new partition with all of `isr` in sync, led by its first member.
+    pub fn new(replicas: Vec<i32>, isr: Vec<i32>) -> Self {
+        let leader = isr.first().copied().unwrap_or(-1);
+        Self { leader, leader_epoch: 0, partition_epoch: 0, replicas, isr, elr: Vec::new(), last_known_leader: -1 }
+    }
 }
 
 /// A topic.
@@ -58,6 +68,48 @@ impl TopicImage {
     pub fn is_internal(&self) -> bool {
         matches!(self.name.as_str(), "__consumer_offsets" | "__transaction_state")
     }
+}
+
+/// A step from one image to a later one. Values are whole, so applying one twice does no harm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageChange {
+    /// The cluster got its id.
+    Cluster(String),
+    /// A broker was registered, fenced or unfenced.
+    Broker(Arc<BrokerImage>),
+    /// A topic was made.
+    Topic(Arc<TopicImage>),
+    /// Settings of a topic, all of them.
+    TopicConfigs {
+        /// The topic.
+        topic: TopicId,
+        /// All that differ from the default.
+        configs: BTreeMap<String, String>,
+    },
+    /// Partitions of a topic changed or were added.
+    Partitions {
+        /// The topic.
+        topic: TopicId,
+        /// By partition index.
+        partitions: BTreeMap<i32, PartitionImage>,
+    },
+    /// A topic was deleted.
+    TopicDeleted(TopicId),
+    /// Dynamic settings of a broker ("" for all), all of them; empty for none.
+    BrokerConfigs {
+        /// Broker id or "".
+        broker: String,
+        /// All that are set.
+        configs: BTreeMap<String, String>,
+    },
+    /// Dynamic settings of a group, all of them; empty for none.
+    GroupConfigs {
+        /// Group id.
+        group: String,
+        /// All that are set.
+        configs: BTreeMap<String, String>,
+    },
 }
 
 /// One revision of the cluster's state. Cheap to clone parts of; replaced as a whole.
@@ -95,5 +147,69 @@ impl MetadataImage {
     /// The partition.
     pub fn partition(&self, id: TopicIdPartition) -> Option<&PartitionImage> {
         self.topics.get(&id.topic_id)?.partitions.get(usize::try_from(id.partition).ok()?)
+    }
+
+    /// Applies one change; the revision is the caller's to move.
+    pub fn apply(&mut self, change: &ImageChange) {
+        match change {
+            ImageChange::Cluster(id) => self.cluster_id.clone_from(id),
+            ImageChange::Broker(broker) => {
+                self.brokers.insert(broker.id, broker.clone());
+                let controller = self.active_brokers().next().or(self.brokers.keys().next().copied());
+                self.controller_id = controller.unwrap_or(-1);
+            }
+            ImageChange::Topic(topic) => {
+                self.topic_ids.insert(topic.name.clone(), topic.id);
+                self.topics.insert(topic.id, topic.clone());
+            }
+            ImageChange::TopicConfigs { topic, configs } => {
+                if let Some(topic) = self.topics.get_mut(topic) {
+                    Arc::make_mut(topic).configs.clone_from(configs);
+                }
+            }
+            ImageChange::Partitions { topic, partitions } => {
+                if let Some(topic) = self.topics.get_mut(topic) {
+                    apply_partitions(Arc::make_mut(topic), partitions);
+                }
+            }
+            ImageChange::TopicDeleted(id) => {
+                if let Some(topic) = self.topics.remove(id)
+                    && self.topic_ids.get(&topic.name) == Some(id)
+                {
+                    self.topic_ids.remove(&topic.name);
+                }
+            }
+            ImageChange::BrokerConfigs { broker, configs } => set_or_remove(&mut self.broker_configs, broker, configs),
+            ImageChange::GroupConfigs { group, configs } => set_or_remove(&mut self.group_configs, group, configs),
+        }
+    }
+
+    /// Brokers that are not fenced.
+    pub fn active_brokers(&self) -> impl Iterator<Item = i32> + '_ {
+        self.brokers.values().filter(|broker| !broker.fenced).map(|broker| broker.id)
+    }
+}
+
+fn apply_partitions(topic: &mut TopicImage, partitions: &BTreeMap<i32, PartitionImage>) {
+    for (index, partition) in partitions {
+        let Ok(index) = usize::try_from(*index) else { continue };
+        match topic.partitions.get_mut(index) {
+            Some(slot) => {
+                debug_assert!(slot.leader_epoch <= partition.leader_epoch, "leader epochs never go back (I9)");
+                slot.clone_from(partition);
+            }
+            None => {
+                debug_assert_eq!(index, topic.partitions.len(), "partitions are dense");
+                topic.partitions.push(partition.clone());
+            }
+        }
+    }
+}
+
+fn set_or_remove(map: &mut BTreeMap<String, BTreeMap<String, String>>, key: &str, value: &BTreeMap<String, String>) {
+    if value.is_empty() {
+        map.remove(key);
+    } else {
+        map.insert(key.to_owned(), value.clone());
     }
 }

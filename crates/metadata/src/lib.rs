@@ -2,9 +2,18 @@
 
 pub mod api;
 pub mod configs;
+mod controller;
+mod follower;
 pub mod image;
+mod rows;
 pub mod segments;
+mod service;
+pub mod store;
 
 pub use api::{MetadataApi, MetadataError};
-pub use image::{BrokerImage, MetadataImage, PartitionImage, TopicImage};
+pub use controller::TOPIC_PARTITIONS_MAX;
+pub use follower::ImageDelta;
+pub use image::{BrokerImage, ImageChange, MetadataImage, PartitionImage, TopicImage};
 pub use segments::{RemoteExtent, SegmentRow, SegmentState};
+pub use service::{MetadataService, MetadataServiceConfig};
+pub use store::{MemoryStore, MetadataStore, RedbStore};

@@ -1,5 +1,9 @@
 //! The segment map: which object holds which offsets (I22–I31).
 
+mod garbage;
+pub(crate) mod keys;
+pub(crate) mod map;
+
 use serde::{Deserialize, Serialize};
 use siltstone_common::TopicIdPartition;
 use uuid::Uuid;
@@ -54,7 +58,8 @@ pub struct SegmentRow {
 /// What of a partition is in the bucket.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RemoteExtent {
-    /// Log start offset: nothing below exists.
+    /// Log start offset: nothing below exists. May lie beyond `remote_end` (DeleteRecords): a replica that starts empty
+    /// starts at the larger of the two, and the next segment to commit begins anywhere from `remote_end` to `log_start`.
     pub log_start: i64,
     /// First committed offset at or above the log start's segment; equals `remote_end` if nothing is there.
     pub remote_start: i64,

@@ -1,0 +1,54 @@
+//! Which brokers get the replicas of new partitions: round robin from a random start over racks, unfenced brokers first.
+
+use std::collections::BTreeMap;
+
+use super::View;
+use crate::api::MetadataError;
+
+/// Replicas of `count` partitions from `first` on. `seed` chooses where to begin.
+pub(super) fn place(
+    view: View<'_>,
+    first: usize,
+    count: usize,
+    replication_factor: i16,
+    seed: u64,
+) -> Result<Vec<Vec<i32>>, MetadataError> {
+    let refuse = |reason: String| {
+        Err(MetadataError::InvalidReplicationFactor(format!("Unable to replicate the partition {replication_factor} time(s): {reason}")))
+    };
+    let wanted = usize::try_from(replication_factor).unwrap_or(0);
+    if wanted == 0 {
+        return refuse(format!("Invalid replication factor {replication_factor}: the replication factor must be positive."));
+    }
+    let (active, fenced) = (by_rack(view, false), by_rack(view, true));
+    if active.is_empty() {
+        return refuse("All brokers are currently fenced.".into());
+    }
+    let registered = view.image.brokers.len();
+    if wanted > registered {
+        return refuse(format!(
+            "The target replication factor of {replication_factor} cannot be reached because only {registered} broker(s) are registered."
+        ));
+    }
+    let count_active = active.len();
+    let start = usize::try_from(seed % count_active as u64).unwrap_or(0);
+    let replicas = |partition: usize| {
+        let leader = (start + partition) % count_active;
+        let others = count_active - 1;
+        // Followers shift by one more each time round, so that the load of a lost leader spreads.
+        let shift = partition / count_active;
+        let followers = (0..others).map(|index| (leader + 1 + (shift + index) % others) % count_active);
+        std::iter::once(leader).chain(followers).map(|index| active[index]).chain(fenced.iter().copied()).take(wanted).collect()
+    };
+    Ok((first..first + count).map(replicas).collect())
+}
+
+/// Brokers, alternating between racks.
+fn by_rack(view: View<'_>, fenced: bool) -> Vec<i32> {
+    let mut racks: BTreeMap<Option<&str>, Vec<i32>> = BTreeMap::new();
+    for broker in view.image.brokers.values().filter(|broker| broker.fenced == fenced) {
+        racks.entry(broker.rack.as_deref()).or_default().push(broker.id);
+    }
+    let most = racks.values().map(Vec::len).max().unwrap_or(0);
+    (0..most).flat_map(|index| racks.values().filter_map(move |rack| rack.get(index).copied())).collect()
+}

@@ -1,0 +1,99 @@
+//! Changes of settings (KIP-339): all of a request or none.
+
+use std::collections::BTreeMap;
+
+use super::{Decision, View};
+use crate::api::{ConfigOp, ConfigResource, MetadataError};
+use crate::configs::{self, ConfigDef, ConfigType};
+use crate::image::ImageChange;
+
+/// Longest group id whose settings can be kept, bytes.
+const GROUP_BYTES_MAX: usize = 512;
+
+/// Changes the settings of one resource.
+pub(crate) fn alter_configs(
+    view: View<'_>,
+    resource: ConfigResource,
+    ops: Vec<ConfigOp>,
+    validate_only: bool,
+) -> Result<Decision<()>, MetadataError> {
+    let change = match resource {
+        ConfigResource::Topic(name) => {
+            let topic = view.image.topic(&name).ok_or(MetadataError::UnknownTopic(name))?;
+            let configs = apply(&topic.configs, ops, configs::topic_configs(), configs::validate_topic_config)?;
+            configs::validate_topic_configs_together(&configs).map_err(MetadataError::InvalidConfig)?;
+            (configs != topic.configs).then_some(ImageChange::TopicConfigs { topic: topic.id, configs })
+        }
+        ConfigResource::Broker(broker) => {
+            if !broker.is_empty() && broker.parse::<i32>().is_err() {
+                return Err(MetadataError::InvalidRequest(format!("Unable to parse broker name as a base 10 number: {broker}")));
+            }
+            let current = view.image.broker_configs.get(&broker).cloned().unwrap_or_default();
+            let configs = apply(&current, ops, configs::broker_configs(), configs::validate_dynamic_broker_config)?;
+            (configs != current).then_some(ImageChange::BrokerConfigs { broker, configs })
+        }
+        ConfigResource::Group(group) => {
+            if group.is_empty() || group.len() > GROUP_BYTES_MAX {
+                return Err(MetadataError::InvalidRequest(format!("a group id has 1 to {GROUP_BYTES_MAX} bytes")));
+            }
+            let current = view.image.group_configs.get(&group).cloned().unwrap_or_default();
+            let configs = apply(&current, ops, configs::group_configs(), configs::validate_group_config)?;
+            (configs != current).then_some(ImageChange::GroupConfigs { group, configs })
+        }
+    };
+    let changes = if validate_only { Vec::new() } else { change.into_iter().collect() };
+    Ok(Decision::new(changes, ()))
+}
+
+type Validate = fn(&str, &str) -> Result<(), String>;
+
+fn apply(
+    current: &BTreeMap<String, String>,
+    ops: Vec<ConfigOp>,
+    defs: &'static [ConfigDef],
+    validate: Validate,
+) -> Result<BTreeMap<String, String>, MetadataError> {
+    let mut configs = current.clone();
+    for op in ops {
+        match op {
+            ConfigOp::Set(name, value) => {
+                validate(&name, &value).map_err(MetadataError::InvalidConfig)?;
+                configs.insert(name, value);
+            }
+            ConfigOp::Delete(name) => {
+                configs.remove(&name);
+            }
+            ConfigOp::Append(name, value) => change_list(&mut configs, name, &value, defs, validate, true)?,
+            ConfigOp::Subtract(name, value) => change_list(&mut configs, name, &value, defs, validate, false)?,
+        }
+    }
+    Ok(configs)
+}
+
+fn change_list(
+    configs: &mut BTreeMap<String, String>,
+    name: String,
+    value: &str,
+    defs: &'static [ConfigDef],
+    validate: Validate,
+    append: bool,
+) -> Result<(), MetadataError> {
+    let def = defs.iter().find(|def| def.name == name);
+    if def.is_none_or(|def| def.kind != ConfigType::List) {
+        let verb = if append { "APPEND" } else { "SUBTRACT" };
+        return Err(MetadataError::InvalidConfig(format!("Can't {verb} to key {name} because its type is not LIST.")));
+    }
+    let now = configs.get(&name).map(String::as_str).or_else(|| def.and_then(|def| def.default)).unwrap_or("");
+    let items = |text: &str| text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let (mut list, change) = (items(now), items(value));
+    list.retain(|item| !change.contains(item));
+    if append {
+        list = items(now);
+        let missing: Vec<_> = change.into_iter().filter(|item| !list.contains(item)).collect();
+        list.extend(missing);
+    }
+    let joined = list.join(",");
+    validate(&name, &joined).map_err(MetadataError::InvalidConfig)?;
+    configs.insert(name, joined);
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! Until when each broker's session lasts, on the monotonic clock (I41).
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+/// Sessions of the brokers that are not fenced.
+#[derive(Debug)]
+pub(crate) struct Sessions {
+    timeout: Duration,
+    deadlines: HashMap<i32, Duration>,
+}
+
+impl Sessions {
+    /// No sessions yet; each will last `timeout` after a heartbeat.
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout, deadlines: HashMap::new() }
+    }
+
+    /// A broker gave a sign of life.
+    pub(crate) fn touch(&mut self, broker: i32, now: Duration) {
+        self.deadlines.insert(broker, now.saturating_add(self.timeout));
+    }
+
+    /// A broker was fenced.
+    pub(crate) fn end(&mut self, broker: i32) {
+        self.deadlines.remove(&broker);
+    }
+
+    /// Brokers whose session is over.
+    pub(crate) fn over(&self, now: Duration) -> Vec<i32> {
+        let mut over: Vec<_> = self.deadlines.iter().filter(|(_, deadline)| **deadline <= now).map(|(broker, _)| *broker).collect();
+        over.sort_unstable();
+        over
+    }
+}
