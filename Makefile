@@ -38,7 +38,7 @@ e2e: build
 	tests/e2e/run.sh
 
 compat: build
-	tests/compat/run.sh
+	tests/compat/run.sh all
 
 bench: build
 	tests/bench/run.sh

@@ -76,6 +76,22 @@ for index, codec in enumerate(codecs):
 with checks.check("produce-idempotent"):
     produce("lz4", 1, RECORDS * 5, **{"enable.idempotence": True, "batch.num.messages": 10})
 
+with checks.check("produce-right-after-create"):
+    # Nothing waits for the 40 partitions to be visible: an idempotent producer must neither hang nor lose order (KAFKA-15591).
+    wide = f"{topic}-wide"
+    producer = ck.Producer({"bootstrap.servers": bootstrap, "enable.idempotence": True, "linger.ms": 1, "topic.metadata.refresh.interval.ms": 500})
+    for future in admin.create_topics([ck_admin.NewTopic(wide, 40, 1)]).values():
+        future.result(20)
+    for number in range(400):
+        producer.produce(wide, b"%d" % number, partition=number % 40)
+    equal(producer.flush(20), 0, "undelivered records")
+    reader = consumer()
+    reader.assign([ck.TopicPartition(wide, n, 0) for n in range(40)])
+    values = [(m.partition(), int(m.value())) for m in read(reader, 400)]
+    reader.close()
+    equal([[v for p, v in values if p == n] for n in range(40)], [list(range(n, 400, 40)) for n in range(40)], "records by partition")
+    list(admin.delete_topics([wide]).values())[0].result(20)
+
 total = len(codecs) * len(RECORDS) + 5 * len(RECORDS)
 
 with checks.check("group-consume-commit"):

@@ -103,17 +103,19 @@ func take(from <-chan *sarama.ConsumerMessage, wanted int) (got []*sarama.Consum
 	return got, nil
 }
 
-// member passes what it is given to a channel, and commits it.
+// member passes what it is given to a channel, and commits it when it leaves.
 type member struct {
 	messages chan *sarama.ConsumerMessage
 }
 
-func (member) Setup(sarama.ConsumerGroupSession) error   { return nil }
-func (member) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+func (member) Setup(sarama.ConsumerGroupSession) error { return nil }
+func (member) Cleanup(session sarama.ConsumerGroupSession) error {
+	session.Commit()
+	return nil
+}
 func (m member) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
 	for message := range claim.Messages() {
 		session.MarkMessage(message, "some metadata")
-		session.Commit()
 		m.messages <- message
 	}
 	return nil
@@ -137,7 +139,7 @@ func consumeGroup(wanted int) ([]*sarama.ConsumerMessage, error) {
 	got, err := take(m.messages, wanted)
 	select {
 	case extra := <-m.messages:
-		err = errors.Join(err, fmt.Errorf("a record after the last: %v", extra))
+		err = errors.Join(err, fmt.Errorf("a record after the last: offset %d", extra.Offset))
 	case <-time.After(300 * time.Millisecond):
 	}
 	cancel()
