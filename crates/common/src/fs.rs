@@ -5,6 +5,7 @@
 //! retried and believed (I38). Calls block: keep them off the runtime's threads.
 
 mod real;
+pub mod sim;
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -13,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use real::RealFs;
+pub use sim::SimFs;
 
 /// How a file is opened.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
