@@ -8,6 +8,8 @@ use siltstone_common::Env;
 use siltstone_metadata::MetadataApi;
 use siltstone_replica::ReplicaManager;
 
+use crate::producer_ids::ProducerIds;
+
 /// Settings of the Kafka side.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -30,11 +32,18 @@ pub struct Services {
     /// The partitions of this broker.
     pub replicas: Arc<ReplicaManager>,
     /// Producer ids to give out.
-    pub producer_ids: crate::producer_ids::ProducerIds,
+    pub producer_ids: ProducerIds,
     /// Settings.
     pub config: ServerConfig,
     /// Clock, randomness, tasks.
     pub env: Env,
+}
+
+impl Services {
+    /// The ports of one broker.
+    pub fn new(config: ServerConfig, metadata: Arc<dyn MetadataApi>, replicas: Arc<ReplicaManager>, env: Env) -> Arc<Self> {
+        Arc::new(Self { metadata, replicas, producer_ids: ProducerIds::default(), config, env })
+    }
 }
 
 /// One request's surroundings.

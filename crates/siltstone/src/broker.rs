@@ -1,0 +1,221 @@
+//! The broker's parts, put together: logs, remote tier, replicas, coordinator, Kafka listener, and the life of its registration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use siltstone_admin::Metrics;
+use siltstone_common::Env;
+use siltstone_common::retry::Backoff;
+use siltstone_common::tasks::Tasks;
+use siltstone_kafka_server::{BoundListener, Server, ServerConfig, Services};
+use siltstone_log::{LogManager, LogManagerConfig};
+use siltstone_metadata::api::RegisterBroker;
+use siltstone_metadata::{MetadataApi, MetadataError};
+use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaManager};
+use siltstone_tiered::{RemoteReader, RemoteReaderConfig, RemoteStore, StoreConfig, StoreError, Uploader};
+
+use crate::config::{Config, DiskBudget};
+use crate::metrics::{BrokerMetrics, ListenerMetrics};
+
+const MIB: u64 = 1 << 20;
+/// How long a start waits for the bucket before it goes on without (I35).
+const CLAIM_LIMIT: Duration = Duration::from_secs(5);
+
+/// A running broker.
+pub struct Broker {
+    id: i32,
+    epoch: i64,
+    metadata: Arc<dyn MetadataApi>,
+    logs: Arc<LogManager>,
+    env: Env,
+    /// Listener and connections; stopped first.
+    listener_tasks: Tasks,
+}
+
+impl Broker {
+    /// Recovers the logs, registers, and serves `listener`.
+    pub async fn start(
+        config: &Config,
+        env: &Env,
+        metadata: Arc<dyn MetadataApi>,
+        listener: BoundListener,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let cluster_id = metadata.image().cluster_id.clone();
+        let (logs, clean_shutdown, was_empty) = open_logs(config, env, &cluster_id).await?;
+        let address = listener.local_addr();
+        let (host, port) = config.advertise.clone().map_or_else(
+            || (address.ip().to_string(), address.port()),
+            |(host, port)| (host, if port == 0 { address.port() } else { port }),
+        );
+        let rack = config.kafka.get("broker.rack").cloned();
+        let id = config.node_id;
+        let epoch = metadata
+            .register_broker(RegisterBroker { id, host: host.clone(), port, rack, clean_shutdown })
+            .await
+            .map_err(|error| anyhow!("registering broker {id}: {error}"))?;
+        let remote = open_remote(config, env, &metadata, &cluster_id).await?;
+        let replicas = ReplicaManager::new(
+            replica_config(config, env, was_empty)?,
+            env.clone(),
+            Arc::clone(&metadata),
+            Arc::clone(&logs),
+            Some(remote),
+        );
+        replicas.start();
+        metadata.heartbeat(id, epoch, false).await.map_err(|error| anyhow!("first heartbeat of broker {id}: {error}"))?;
+        spawn_heartbeats(config, env, &metadata, epoch);
+
+        let server_config = ServerConfig {
+            broker_id: id,
+            advertised_host: host,
+            advertised_port: port,
+            broker_configs: config.kafka.clone(),
+            log_dir: config.data_dir.display().to_string(),
+        };
+        let services = Services::new(server_config, Arc::clone(&metadata), Arc::clone(&replicas), env.clone());
+        let listener_tasks = env.tasks.child();
+        let server = Server::new(listener, services, listener_tasks.clone());
+        metrics.collect_from(BrokerMetrics::new(replicas));
+        metrics.collect_from(ListenerMetrics::new(server.metrics()));
+        listener_tasks.spawn("kafka-listener", server.run());
+        Ok(Self { id, epoch, metadata, logs, env: env.clone(), listener_tasks })
+    }
+
+    /// Hands leadership back, closes connections, flushes the logs.
+    pub async fn stop(self, limit: Duration) {
+        if let Err(error) = self.metadata.heartbeat(self.id, self.epoch, true).await {
+            tracing::warn!(%error, "could not tell the metadata service of the stop");
+        }
+        if !self.listener_tasks.shutdown(limit).await {
+            tracing::warn!("some connections did not close in time");
+        }
+        let logs = self.logs;
+        match self.env.tasks.blocking(move || logs.close()).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => tracing::error!(%error, "closing the logs failed"),
+            None => tracing::error!("closing the logs failed"),
+        }
+    }
+}
+
+async fn open_logs(config: &Config, env: &Env, cluster_id: &str) -> anyhow::Result<(Arc<LogManager>, bool, bool)> {
+    let dir = config.data_dir.join("broker");
+    let was_empty = !env.fs.exists(&dir);
+    let settings = LogManagerConfig {
+        dir: dir.clone(),
+        cluster_id: cluster_id.to_owned(),
+        wal_file_bytes: 64 * MIB,
+        wal_bytes_max: 512 * MIB,
+        tail_cache_bytes: 128 * MIB,
+        disk_reserve_bytes: 256 * MIB,
+        producer_expiration_ms: config.kafka_number("producer.id.expiration.ms").unwrap_or(86_400_000),
+    };
+    let inside = env.clone();
+    let opened = env.tasks.blocking(move || LogManager::open(settings, inside)).await;
+    let (logs, report) = opened.ok_or_else(|| anyhow!("recovery failed"))?.with_context(|| format!("data directory {}", dir.display()))?;
+    tracing::info!(
+        partitions = report.partitions,
+        wal_batches = report.wal_batches,
+        torn_bytes = report.torn_bytes,
+        quarantined = report.quarantined.len(),
+        clean = report.clean,
+        "logs recovered"
+    );
+    Ok((logs, report.clean, was_empty))
+}
+
+/// Opens the bucket and claims its prefix. A bucket that can't be reached delays uploads, never the start (I35); one that belongs to
+/// another cluster is refused (I33).
+async fn open_remote(config: &Config, env: &Env, metadata: &Arc<dyn MetadataApi>, cluster_id: &str) -> anyhow::Result<RemoteTier> {
+    let address = StoreConfig { url: config.object_store.clone(), s3_endpoint: config.s3_endpoint.clone() };
+    let store = RemoteStore::open(&address, env.clone()).context("object store")?;
+    match tokio::time::timeout(CLAIM_LIMIT, store.claim(cluster_id)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) if !error.retryable() => bail!("object store {}: {error}", config.object_store),
+        Ok(Err(error)) => claim_later(env, &store, cluster_id, &error.to_string()),
+        Err(_elapsed) => claim_later(env, &store, cluster_id, "no answer"),
+    }
+    let reader_config = RemoteReaderConfig {
+        chunk_bytes: 8 * MIB,
+        memory_cache_bytes: 256 * MIB,
+        disk_cache_bytes: 1024 * MIB,
+        disk_cache_dir: config.data_dir.join("broker").join("cache"),
+        concurrent_gets: 32,
+        read_ahead_bytes_max: 128 * MIB,
+    };
+    let reader = RemoteReader::new(reader_config, store.clone(), Arc::clone(metadata), env.clone());
+    let uploader = Uploader::new(store, Arc::clone(metadata), env.clone());
+    Ok(RemoteTier { reader, uploader })
+}
+
+fn claim_later(env: &Env, store: &RemoteStore, cluster_id: &str, reason: &str) {
+    tracing::warn!(reason, "the bucket can't be reached: starting without it, uploads wait");
+    let (env, store, cluster_id) = (env.clone(), store.clone(), cluster_id.to_owned());
+    env.tasks.clone().spawn("bucket-claim", async move {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        loop {
+            tokio::select! {
+                () = env.clock.sleep(backoff.next_delay(&*env.entropy)) => {}
+                () = env.tasks.stopped() => return,
+            }
+            match store.claim(&cluster_id).await {
+                Ok(()) => return tracing::info!("the bucket is reachable"),
+                Err(error @ StoreError::Unavailable(_)) => tracing::debug!(%error, "the bucket is still out of reach"),
+                Err(error) => {
+                    return tracing::error!(%error, "the bucket can't be used: nothing is uploaded until the configuration is mended");
+                }
+            }
+        }
+    });
+}
+
+fn replica_config(config: &Config, env: &Env, data_dir_was_empty: bool) -> anyhow::Result<ReplicaConfig> {
+    let millis = |name: &str, default: u64| {
+        Duration::from_millis(config.kafka_number(name).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(default))
+    };
+    let disk_budget_bytes = match config.disk_budget {
+        DiskBudget::Bytes(bytes) => bytes,
+        DiskBudget::Percent(percent) => {
+            env.fs.space(&config.data_dir).context("disk of the data directory")?.total / 100 * u64::from(percent)
+        }
+    };
+    let retention = millis("log.retention.check.interval.ms", 300_000).min(millis("remote.log.manager.task.interval.ms", 30_000));
+    Ok(ReplicaConfig {
+        broker_id: config.node_id,
+        broker_configs: config.kafka.clone(),
+        // A pass over idle partitions costs next to nothing, so look at least every five seconds.
+        retention_check_interval: retention.min(Duration::from_secs(5)),
+        remote_fetch_max_wait: millis("remote.fetch.max.wait.ms", 500),
+        concurrent_uploads: 4,
+        disk_budget_bytes,
+        log_dir: config.data_dir.clone(),
+        data_dir_was_empty,
+    })
+}
+
+fn spawn_heartbeats(config: &Config, env: &Env, metadata: &Arc<dyn MetadataApi>, epoch: i64) {
+    let every =
+        Duration::from_millis(config.kafka_number("broker.heartbeat.interval.ms").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(2_000));
+    let (env, metadata, id) = (env.clone(), Arc::clone(metadata), config.node_id);
+    env.tasks.clone().spawn("broker-heartbeat", async move {
+        loop {
+            tokio::select! {
+                () = env.clock.sleep(every) => {}
+                () = env.tasks.stopped() => return,
+            }
+            match metadata.heartbeat(id, epoch, false).await {
+                Ok(()) => {}
+                Err(MetadataError::StaleBrokerEpoch) => {
+                    tracing::error!(
+                        id,
+                        "another process has registered as this broker: this one no longer leads anything, stop one of them"
+                    );
+                    return;
+                }
+                Err(error) => tracing::warn!(%error, "heartbeat failed, trying again"),
+            }
+        }
+    });
+}

@@ -1,0 +1,222 @@
+//! The configuration in force: file, then environment, then flags; unknown names are refused with the nearest known one.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use serde::{Deserialize, Serialize};
+use siltstone_metadata::configs::{broker_configs, validate_broker_config};
+
+use crate::args::{Role, ServeOptions};
+
+/// The configuration file. Every key is also a flag of `serve`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<String>,
+    advertise: Option<String>,
+    admin: Option<String>,
+    data_dir: Option<PathBuf>,
+    object_store: Option<String>,
+    s3_endpoint: Option<String>,
+    role: Option<Role>,
+    metadata: Option<String>,
+    disk_budget: Option<String>,
+    log_json: Option<bool>,
+    #[serde(default)]
+    kafka: BTreeMap<String, toml::Value>,
+}
+
+const FILE_KEYS: [&str; 11] =
+    ["listen", "advertise", "admin", "data_dir", "object_store", "s3_endpoint", "role", "metadata", "disk_budget", "log_json", "kafka"];
+
+/// How much of the disk the local logs may use.
+#[derive(Copy, Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiskBudget {
+    /// So many bytes.
+    Bytes(u64),
+    /// A share of the file system, 0 to 100.
+    Percent(u8),
+}
+
+/// The configuration in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct Config {
+    /// `node.id`
+    pub node_id: i32,
+    /// For Kafka clients.
+    pub listen: SocketAddr,
+    /// What clients are told; `None`: the listen address.
+    pub advertise: Option<(String, u16)>,
+    /// For metrics, health and the metadata API.
+    pub admin: SocketAddr,
+    /// Everything local.
+    pub data_dir: PathBuf,
+    /// The bucket.
+    pub object_store: String,
+    /// Endpoint of an S3-compatible store.
+    pub s3_endpoint: Option<String>,
+    /// Parts to run.
+    pub role: Role,
+    /// Metadata service, for role broker.
+    pub metadata: Option<String>,
+    /// Share of the disk.
+    pub disk_budget: DiskBudget,
+    /// JSON log lines.
+    pub log_json: bool,
+    /// Broker settings by Kafka's names.
+    pub kafka: BTreeMap<String, String>,
+}
+
+impl Config {
+    /// Reads, merges and checks.
+    pub fn load(options: &ServeOptions) -> anyhow::Result<Self> {
+        let file = match &options.config {
+            Some(path) => read_file(path)?,
+            None => File::default(),
+        };
+        let mut kafka = BTreeMap::new();
+        for (name, value) in file.kafka {
+            let value = match value {
+                toml::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            kafka.insert(name, value);
+        }
+        for item in &options.set {
+            let (name, value) = item.split_once('=').ok_or_else(|| anyhow!("--set takes NAME=VALUE, not '{item}'"))?;
+            kafka.insert(name.trim().to_owned(), value.trim().to_owned());
+        }
+        for (name, value) in &kafka {
+            check_kafka(name, value)?;
+        }
+        let node_id = match kafka.get("node.id").or_else(|| kafka.get("broker.id")) {
+            Some(id) => id.parse().ok().filter(|id| *id >= 0).ok_or_else(|| anyhow!("node.id must be a number from 0 on, not '{id}'"))?,
+            None => 0,
+        };
+        let listen = options.listen.clone().or(file.listen).unwrap_or_else(|| "127.0.0.1:9092".to_owned());
+        let admin = options.admin.clone().or(file.admin).unwrap_or_else(|| "127.0.0.1:9644".to_owned());
+        let data_dir = options.data_dir.clone().or(file.data_dir).unwrap_or_else(|| PathBuf::from("data"));
+        let data_dir = std::path::absolute(&data_dir).with_context(|| format!("data_dir {}", data_dir.display()))?;
+        let object_store = options.object_store.clone().or(file.object_store);
+        let role = options.role.or(file.role).unwrap_or(Role::All);
+        let metadata = options.metadata.clone().or(file.metadata);
+        if role == Role::Broker && metadata.is_none() {
+            bail!("--role broker needs --metadata http://HOST:PORT, the admin address of the metadata service");
+        }
+        Ok(Self {
+            node_id,
+            listen: resolve("listen", &listen)?,
+            advertise: options.advertise.clone().or(file.advertise).map(|text| host_and_port("advertise", &text)).transpose()?,
+            admin: resolve("admin", &admin)?,
+            object_store: object_store.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
+            data_dir,
+            s3_endpoint: options.s3_endpoint.clone().or(file.s3_endpoint),
+            role,
+            metadata,
+            disk_budget: options.disk_budget.clone().or(file.disk_budget).map_or(Ok(DiskBudget::Percent(80)), |text| disk_budget(&text))?,
+            log_json: options.log_json || file.log_json.unwrap_or(false),
+            kafka,
+        })
+    }
+
+    /// A broker setting given by file or flag, else Kafka's default, as a number.
+    pub fn kafka_number(&self, name: &str) -> Option<i64> {
+        let default = || broker_configs().iter().find(|def| def.name == name).and_then(|def| def.default);
+        self.kafka.get(name).map(String::as_str).or_else(default)?.parse().ok()
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("configuration file {}", path.display()))?;
+    if let Ok(table) = text.parse::<toml::Table>()
+        && let Some(unknown) = table.keys().find(|key| !FILE_KEYS.contains(&key.as_str()))
+    {
+        let nearest = nearest(unknown, FILE_KEYS.into_iter()).unwrap_or("listen");
+        bail!("{}: unknown key '{unknown}', did you mean '{nearest}'?", path.display());
+    }
+    toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
+}
+
+fn check_kafka(name: &str, value: &str) -> anyhow::Result<()> {
+    if name == "node.id" || name == "broker.id" {
+        return Ok(());
+    }
+    if !broker_configs().iter().any(|def| def.name == name) {
+        let nearest = nearest(name, broker_configs().iter().map(|def| def.name)).unwrap_or("node.id");
+        bail!("unknown broker setting '{name}', did you mean '{nearest}'?");
+    }
+    validate_broker_config(name, value).map_err(|reason| anyhow!(reason))
+}
+
+/// The known name with the smallest edit distance.
+fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known.min_by_key(|candidate| edit_distance(name.as_bytes(), candidate.as_bytes()))
+}
+
+fn edit_distance(a: &[u8], b: &[u8]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+fn host_and_port(what: &str, text: &str) -> anyhow::Result<(String, u16)> {
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| anyhow!("{what} takes HOST:PORT, not '{text}'"))?;
+    let port = port.parse().map_err(|_| anyhow!("{what}: '{port}' is not a port"))?;
+    Ok((host.trim_matches(['[', ']']).to_owned(), port))
+}
+
+fn resolve(what: &str, text: &str) -> anyhow::Result<SocketAddr> {
+    let (host, port) = host_and_port(what, text)?;
+    let mut found = (host.as_str(), port).to_socket_addrs().with_context(|| format!("{what}: cannot resolve '{host}'"))?;
+    found.next().ok_or_else(|| anyhow!("{what}: '{host}' has no address"))
+}
+
+fn disk_budget(text: &str) -> anyhow::Result<DiskBudget> {
+    let wrong = || anyhow!("disk_budget takes bytes or a share such as 80%, not '{text}'");
+    match text.strip_suffix('%') {
+        Some(percent) => percent.parse().ok().filter(|p| (1..=100).contains(p)).map(DiskBudget::Percent).ok_or_else(wrong),
+        None => text.parse().map(DiskBudget::Bytes).map_err(|_| wrong()),
+    }
+}
+
+/// `siltstone config check`: prints what is in force.
+pub fn check(options: &ServeOptions) -> anyhow::Result<()> {
+    let config = Config::load(options)?;
+    println!("{}", serde_json::to_string_pretty(&config)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_key_is_refused_with_the_nearest_known_one() {
+        assert_eq!(nearest("num.partition", ["num.partitions", "node.id"].into_iter()), Some("num.partitions"));
+        assert_eq!(edit_distance(b"kitten", b"sitting"), 3);
+    }
+
+    #[test]
+    fn disk_budgets_are_bytes_or_a_share() {
+        assert_eq!(disk_budget("1048576").ok(), Some(DiskBudget::Bytes(1_048_576)));
+        assert_eq!(disk_budget("75%").ok(), Some(DiskBudget::Percent(75)));
+        assert!(disk_budget("0%").is_err() && disk_budget("lots").is_err());
+    }
+
+    #[test]
+    fn a_broker_without_metadata_address_is_refused() {
+        let options = ServeOptions { role: Some(Role::Broker), ..ServeOptions::default() };
+        assert!(Config::load(&options).is_err_and(|error| error.to_string().contains("--metadata")));
+    }
+}

@@ -1,0 +1,109 @@
+//! The components' counters as Prometheus metrics.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use siltstone_kafka_server::metrics::{ApiMetrics, ServerMetrics};
+use siltstone_replica::ReplicaManager;
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstCounter::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: i64) -> fmt::Result {
+    let metric = ConstGauge::new(value);
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+/// Counters of the replica layer.
+#[derive(Debug)]
+pub struct BrokerMetrics(Arc<ReplicaManager>);
+
+impl BrokerMetrics {
+    pub fn new(replicas: Arc<ReplicaManager>) -> Self {
+        Self(replicas)
+    }
+}
+
+impl Collector for BrokerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let metrics = self.0.metrics();
+        let partitions = self.0.partitions();
+        let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let local: u64 = partitions.iter().map(|partition| partition.log().local_size_bytes()).sum();
+        let remote: u64 = partitions.iter().map(|partition| partition.remote().remote_bytes).sum();
+        let segments: u64 = partitions.iter().map(|partition| partition.remote().segments).sum();
+        let e = &mut encoder;
+        gauge(e, "partitions", "partitions that this broker serves", signed(partitions.len() as u64))?;
+        gauge(e, "local_log_bytes", "bytes of logs on the local disk", signed(local))?;
+        gauge(e, "remote_log_bytes", "bytes of committed segments in the bucket", signed(remote))?;
+        gauge(e, "remote_segments", "committed segments in the bucket", signed(segments))?;
+        gauge(e, "upload_lag_bytes", "bytes of sealed segments that the bucket does not have yet", signed(self.0.upload_lag_bytes()))?;
+        gauge(e, "log_directory_offline", "1 once the data directory failed", i64::from(metrics.is_offline()))?;
+        counter(e, "produced_bytes", "bytes of batches appended by producers", metrics.bytes_in())?;
+        counter(e, "fetched_local_bytes", "bytes of batches served from this disk and memory", metrics.bytes_out_local())?;
+        counter(e, "fetched_remote_bytes", "bytes of batches served from the bucket", metrics.bytes_out_remote())?;
+        counter(e, "uploaded_segments", "segments committed to the bucket", metrics.segments_uploaded())?;
+        counter(e, "uploaded_bytes", "bytes committed to the bucket", metrics.bytes_uploaded())?;
+        counter(e, "upload_failures", "upload attempts that failed", metrics.upload_failures())?;
+        counter(e, "local_dropped_bytes", "bytes of local segments removed", metrics.local_bytes_dropped())?;
+        counter(e, "lost_tails", "partitions whose un-uploaded tail was lost with the local disk", metrics.lost_tails())
+    }
+}
+
+/// Counters of the Kafka listener.
+#[derive(Debug)]
+pub struct ListenerMetrics(Arc<ServerMetrics>);
+
+impl ListenerMetrics {
+    pub fn new(metrics: Arc<ServerMetrics>) -> Self {
+        Self(metrics)
+    }
+}
+
+impl Collector for ListenerMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let metrics = &self.0;
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let e = &mut encoder;
+        gauge(e, "connections", "client connections open now", i64::try_from(read(&metrics.connections)).unwrap_or(i64::MAX))?;
+        counter(e, "connections_accepted", "client connections accepted", read(&metrics.accepted))?;
+        counter(e, "connections_refused", "client connections turned away at a limit", read(&metrics.refused))?;
+        counter(
+            e,
+            "connection_violations",
+            "connections ended for a malformed frame, an unknown API or slowness",
+            read(&metrics.violations),
+        )?;
+        counter(e, "connections_idle_closed", "connections ended by connections.max.idle.ms", read(&metrics.idle_closed))?;
+        counter(e, "sendfile_bytes", "batch bytes sent straight from segment files", read(&metrics.sendfile_bytes))?;
+        counter(e, "cold_file_bytes", "batch bytes of segment files that were not in the page cache", read(&metrics.cold_file_bytes))?;
+        per_api(e, metrics, "requests", "requests answered", |api| read(&api.requests))?;
+        per_api(e, metrics, "request_errors", "requests refused as malformed or not answered", |api| read(&api.errors))?;
+        per_api(e, metrics, "request_bytes", "bytes of requests", |api| read(&api.request_bytes))?;
+        per_api(e, metrics, "response_bytes", "bytes of answers", |api| read(&api.response_bytes))?;
+        per_api(e, metrics, "request_latency_microseconds", "sum of the times from complete request to answer", |api| api.latency.sum_us())
+    }
+}
+
+/// One counter per API, labelled with its name.
+fn per_api(
+    encoder: &mut DescriptorEncoder<'_>,
+    metrics: &ServerMetrics,
+    name: &str,
+    help: &str,
+    value: impl Fn(&ApiMetrics) -> u64,
+) -> fmt::Result {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for api in &metrics.apis {
+        ConstCounter::new(value(api)).encode(family.encode_family(&[("api", api.name)])?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! `siltstone serve`: the composition root. Starts the parts that the role asks for, announces that they serve, stops them in order.
+//!
+//! Stopping (SIGTERM, SIGINT): not ready any more, leadership handed back, connections closed, logs flushed and marked clean.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow};
+use siltstone_admin::{Admin, Metrics};
+use siltstone_common::Env;
+use siltstone_kafka_server::BoundListener;
+use siltstone_metadata::store::RedbStore;
+use siltstone_metadata::{MetadataApi, MetadataService, MetadataServiceConfig};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{Role, ServeOptions};
+use crate::banner;
+use crate::broker::Broker;
+use crate::config::Config;
+
+/// How long tasks may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(20);
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(options: ServeOptions) -> anyhow::Result<()> {
+    let config = Config::load(&options)?;
+    crate::telemetry::start(config.log_json);
+    siltstone_common::fault::set_from_environment();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let env = Env::system();
+    let data_dir = config.data_dir.clone();
+    env.fs.create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
+    let metrics = Metrics::default();
+    let admin = Admin::new(metrics.clone());
+    let admin_socket = TcpListener::bind(config.admin).await.with_context(|| format!("admin address {}", config.admin))?;
+    let admin_address = admin_socket.local_addr()?;
+
+    let (metadata, router) = open_metadata(&config, &env).await?;
+    let router = admin.router().merge(router);
+    let stopped = env.tasks.clone();
+    env.tasks.spawn("admin-http", async move {
+        let stop = async move { stopped.stopped().await };
+        if let Err(error) = axum::serve(admin_socket, router).with_graceful_shutdown(stop).await {
+            tracing::error!(%error, "the admin listener failed");
+        }
+    });
+
+    let mut signals = Signals::new()?;
+    let broker = match config.role {
+        Role::Metadata => {
+            announce(&config, &admin, admin_address, admin_address);
+            None
+        }
+        Role::All | Role::Broker => {
+            let listener =
+                BoundListener::bind(&config.listen.to_string()).await.with_context(|| format!("listen address {}", config.listen))?;
+            let address = listener.local_addr();
+            let broker = Broker::start(&config, &env, metadata, listener, &metrics).await?;
+            announce(&config, &admin, address, admin_address);
+            Some(broker)
+        }
+    };
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping");
+    admin.set_ready(false);
+    if let Some(broker) = broker {
+        broker.stop(STOP_LIMIT).await;
+    }
+    if !env.tasks.shutdown(STOP_LIMIT).await {
+        tracing::warn!("some tasks did not end in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn open_metadata(config: &Config, env: &Env) -> anyhow::Result<(Arc<dyn MetadataApi>, axum::Router)> {
+    let dir = config.data_dir.join("metadata");
+    let store = RedbStore::open(&dir, env.clone()).await.with_context(|| format!("metadata store in {}", dir.display()))?;
+    let session = u64::try_from(config.kafka_number("broker.session.timeout.ms").unwrap_or(9_000)).unwrap_or(9_000);
+    let settings =
+        MetadataServiceConfig { static_broker_configs: config.kafka.clone(), broker_session_timeout: Duration::from_millis(session) };
+    let service =
+        MetadataService::open(Arc::new(store), settings, env.clone()).await.map_err(|error| anyhow!("metadata service: {error}"))?;
+    Ok((service, axum::Router::new()))
+}
+
+/// The one line that programs wait for, and what a person wants to see.
+fn announce(config: &Config, admin: &Admin, address: SocketAddr, admin_address: SocketAddr) {
+    use std::io::Write;
+    admin.set_ready(true);
+    let mut stdout = std::io::stdout().lock();
+    // Nobody may be reading: that is no reason to stop.
+    let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
+    tracing::info!(%address, admin = %admin_address, node_id = config.node_id, "ready");
+    banner::print(config, address, admin_address);
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
