@@ -6,6 +6,6 @@ pub mod retention;
 pub mod store;
 pub mod uploader;
 
-pub use remote_reader::{RemoteRead, RemoteReadError, RemoteReader, RemoteReaderConfig};
+pub use remote_reader::{RemoteRead, RemoteReadError, RemoteReadMetrics, RemoteReader, RemoteReaderConfig, RemoteTail};
 pub use store::{RemoteStore, StoreConfig, StoreError};
 pub use uploader::{UploadError, UploadMetrics, Uploader, UploaderConfig};

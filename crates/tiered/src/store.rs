@@ -183,6 +183,10 @@ impl RemoteStore {
         &self.inner.address
     }
 
+    pub(crate) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
     /// Counters since the start.
     pub fn metrics(&self) -> &StoreMetrics {
         &self.inner.metrics

@@ -1,0 +1,213 @@
+//! Look-ups over the remote range: by timestamp, and what a new replica needs to go on after it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use siltstone_common::TopicIdPartition;
+use siltstone_log::batch::BatchHeader;
+use siltstone_log::epochs::EpochEntry;
+use siltstone_log::records::{inflate, records};
+use siltstone_metadata::SegmentRow;
+
+use super::walker::{Sink, Want};
+use super::{Inner, RemoteReadError, RemoteReader, RemoteTail, Seats, Touched, Trial};
+
+/// A batch that inflates to more than this is not looked into.
+const INFLATED_BYTES_MAX: usize = 128 << 20;
+/// Footers read at most to put the leader epochs of a partition together.
+const EPOCH_FOOTERS_MAX: usize = 512;
+
+/// Timestamp, offset, leader epoch.
+type Found = (i64, i64, i32);
+
+/// Finds the first record at or above an offset and a timestamp.
+struct TimeSink {
+    timestamp_ms: i64,
+    from: i64,
+    found: Option<Found>,
+}
+
+impl Sink for TimeSink {
+    fn wants(&mut self, header: &BatchHeader) -> Want {
+        if header.max_timestamp >= self.timestamp_ms && header.last_offset() >= self.from { Want::Take } else { Want::Skip }
+    }
+
+    fn take(&mut self, header: &BatchHeader, chunk: &Bytes, range: Range<usize>) -> Result<bool, String> {
+        let body = inflate(header, &chunk[range], INFLATED_BYTES_MAX).map_err(|error| error.to_string())?;
+        for record in records(header, &body) {
+            let record = record.map_err(|error| error.to_string())?;
+            if record.timestamp_ms >= self.timestamp_ms && record.offset >= self.from {
+                self.found = Some((record.timestamp_ms, record.offset, header.partition_leader_epoch));
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl RemoteReader {
+    /// The first remote record at or above `from` with timestamp >= `timestamp_ms`: (timestamp, offset, leader epoch).
+    ///
+    /// # Errors
+    /// As [`RemoteReader::read`], but for `NotFound`.
+    pub async fn offset_for_timestamp(
+        &self,
+        id: TopicIdPartition,
+        timestamp_ms: i64,
+        from: i64,
+    ) -> Result<Option<(i64, i64, i32)>, RemoteReadError> {
+        let inner = &self.inner;
+        let mut trial = Trial::new(id);
+        loop {
+            let result = inner.find_time(id, timestamp_ms, from, &mut trial.touched).await;
+            if let Some(verdict) = trial.judge(inner, result).await {
+                return verdict;
+            }
+        }
+    }
+
+    /// The first remote record with the largest timestamp.
+    ///
+    /// # Errors
+    /// As [`RemoteReader::offset_for_timestamp`].
+    pub async fn max_timestamp(&self, id: TopicIdPartition) -> Result<Option<(i64, i64, i32)>, RemoteReadError> {
+        let inner = &self.inner;
+        let mut newest: Option<Arc<SegmentRow>> = None;
+        let mut from = inner.metadata.remote_extent(id).await?.log_start;
+        loop {
+            let page = inner.rows.page_from(id, from).await?;
+            let Some(last) = page.last() else { break };
+            from = last.last_offset + 1;
+            for row in page {
+                if newest.as_ref().is_none_or(|newest| row.max_timestamp_ms > newest.max_timestamp_ms) {
+                    newest = Some(row);
+                }
+            }
+        }
+        let Some(row) = newest.filter(|row| row.max_timestamp_ms >= 0) else { return Ok(None) };
+        let mut trial = Trial::new(id);
+        loop {
+            let result = inner.find_time_in(&row, row.max_timestamp_ms, row.base_offset, &mut trial.touched).await;
+            if let Some(verdict) = trial.judge(inner, result).await {
+                return verdict;
+            }
+        }
+    }
+
+    /// From the footer of the last committed segment; `None` if nothing is remote.
+    ///
+    /// # Errors
+    /// As [`RemoteReader::offset_for_timestamp`].
+    pub async fn tail(&self, id: TopicIdPartition) -> Result<Option<RemoteTail>, RemoteReadError> {
+        let inner = &self.inner;
+        let extent = inner.metadata.remote_extent(id).await?;
+        if extent.segments == 0 {
+            return Ok(None);
+        }
+        let mut trial = Trial::new(id);
+        loop {
+            let result = inner.tail_at(id, extent.log_start, extent.remote_end, &mut trial.touched).await;
+            if let Some(verdict) = trial.judge(inner, result).await {
+                return verdict;
+            }
+        }
+    }
+}
+
+impl Inner {
+    async fn find_time(
+        &self,
+        id: TopicIdPartition,
+        timestamp_ms: i64,
+        from: i64,
+        touched: &mut Touched,
+    ) -> Result<Option<Found>, RemoteReadError> {
+        // Metadata skips what is older at once, if the search is not bounded from below.
+        let Some(first) = self.metadata.find_segment_by_time(id, timestamp_ms).await? else { return Ok(None) };
+        let mut next = first.base_offset.max(from);
+        loop {
+            let page = self.rows.page_from(id, next).await?;
+            let Some(last) = page.last() else { return Ok(None) };
+            next = last.last_offset + 1;
+            for row in page.iter().filter(|row| row.max_timestamp_ms >= timestamp_ms) {
+                if let Some(found) = self.find_time_in(row, timestamp_ms, from, touched).await? {
+                    return Ok(Some(found));
+                }
+            }
+        }
+    }
+
+    /// The first record of one segment; `None` if all that are new enough lie below `from`.
+    async fn find_time_in(
+        &self,
+        row: &Arc<SegmentRow>,
+        timestamp_ms: i64,
+        from: i64,
+        touched: &mut Touched,
+    ) -> Result<Option<Found>, RemoteReadError> {
+        let tail = self.tail_of(row, touched).await?;
+        let Some(position) = tail.position_of_time(timestamp_ms) else { return Ok(None) };
+        let position = position.max(tail.position_of(from.max(row.base_offset)));
+        let mut walker = self.walker_from(row, &tail, position);
+        let mut sink = TimeSink { timestamp_ms, from, found: None };
+        self.walk(row, &mut walker, &mut Seats::new(), &mut sink, touched).await?;
+        Ok(sink.found)
+    }
+
+    async fn tail_at(
+        &self,
+        id: TopicIdPartition,
+        log_start: i64,
+        remote_end: i64,
+        touched: &mut Touched,
+    ) -> Result<Option<RemoteTail>, RemoteReadError> {
+        let mut rows = Vec::new();
+        let mut from = log_start;
+        while from < remote_end {
+            let page = self.rows.page_from(id, from).await?;
+            let Some(last) = page.last() else { break };
+            from = last.last_offset + 1;
+            rows.extend(page);
+        }
+        let Some(last) = rows.last() else { return Ok(None) };
+        let producer_snapshot = self.tail_of(last, touched).await?.producer_snapshot.clone();
+        let leader_epochs = self.leader_epochs(id, &rows, touched).await?;
+        Ok(Some(RemoteTail { leader_epochs, producer_snapshot }))
+    }
+
+    /// The leader epochs over all `rows`. Where two segments begin and end in the same epoch, all between them lie in it, so only the footers
+    /// around changes are read.
+    async fn leader_epochs(
+        &self,
+        id: TopicIdPartition,
+        rows: &[Arc<SegmentRow>],
+        touched: &mut Touched,
+    ) -> Result<Vec<EpochEntry>, RemoteReadError> {
+        let mut epochs = BTreeMap::<i32, i64>::new();
+        let mut footers = 0;
+        let mut spans = vec![(0, rows.len().saturating_sub(1))];
+        while let Some((low, high)) = spans.pop() {
+            let (first, last) = (self.tail_of(&rows[low], touched).await?, self.tail_of(&rows[high], touched).await?);
+            for entry in first.leader_epochs.iter().chain(&last.leader_epochs) {
+                let start = epochs.entry(entry.epoch).or_insert(entry.start_offset);
+                *start = entry.start_offset.min(*start);
+            }
+            footers += 2;
+            let settled = first.leader_epochs.last().map(|entry| entry.epoch) == last.leader_epochs.first().map(|entry| entry.epoch);
+            if settled || high - low <= 1 {
+                continue;
+            }
+            if footers >= EPOCH_FOOTERS_MAX {
+                tracing::warn!(%id, "too many leader epochs in the bucket to read all, the oldest are left out");
+                break;
+            }
+            // The newer half first: it matters most.
+            let middle = low + (high - low) / 2;
+            spans.push((low, middle));
+            spans.push((middle, high));
+        }
+        Ok(epochs.into_iter().map(|(epoch, start_offset)| EpochEntry { epoch, start_offset }).collect())
+    }
+}
