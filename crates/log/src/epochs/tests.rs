@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn cache(entries: &[(i32, i64)]) -> LeaderEpochCache {
@@ -87,4 +89,73 @@ fn a_slice_is_clipped_to_its_base() {
 #[test]
 fn entries_out_of_order_are_left_out() {
     assert_eq!(pairs(&cache(&[(2, 10), (2, 11), (3, 10), (1, 40), (-1, 50), (4, 20)])), [(2, 10), (4, 20)]);
+}
+
+/// The epoch of every offset of a log, one by one.
+#[derive(Default)]
+struct Naive {
+    start: i64,
+    epochs: Vec<i32>,
+}
+
+impl Naive {
+    fn end(&self) -> i64 {
+        self.start + self.epochs.len() as i64
+    }
+
+    fn index(&self, offset: i64) -> usize {
+        usize::try_from((offset - self.start).max(0)).map_or(0, |index| index.min(self.epochs.len()))
+    }
+
+    fn entries(&self) -> Vec<(i32, i64)> {
+        let begins = |index: &usize| *index == 0 || self.epochs[*index] != self.epochs[*index - 1];
+        (0..self.epochs.len()).filter(begins).map(|index| (self.epochs[index], self.start + index as i64)).collect()
+    }
+
+    fn end_offset_for(&self, epoch: i32) -> Option<(i32, i64)> {
+        let latest = *self.epochs.last()?;
+        if epoch >= latest {
+            return (epoch == latest).then_some((epoch, self.end()));
+        }
+        let end = self.start + self.epochs.iter().position(|other| *other > epoch)? as i64;
+        Some((self.epochs.iter().copied().rfind(|other| *other <= epoch).unwrap_or(epoch), end))
+    }
+}
+
+proptest! {
+    /// I16: the cache equals what a log scan gives.
+    #[test]
+    fn equals_a_scan_of_the_log(steps in prop::collection::vec((0u8..6, 0i64..8, 0i32..3), 1..80)) {
+        let (mut epochs, mut naive, mut epoch) = (LeaderEpochCache::default(), Naive::default(), 0);
+        for (kind, amount, bump) in steps {
+            match kind {
+                0..=3 => {
+                    epoch += bump;
+                    if amount > 0 {
+                        epochs.assign(epoch, naive.end());
+                        naive.epochs.extend(vec![epoch; usize::try_from(amount).unwrap_or(0)]);
+                    }
+                }
+                4 => {
+                    let to = (naive.end() - amount).max(naive.start);
+                    naive.epochs.truncate(naive.index(to));
+                    epochs.truncate_from_end(to);
+                }
+                _ => {
+                    // The last record stays: an empty log still knows its last epoch in the cache, which a scan can't.
+                    let to = (naive.start + amount).min(naive.end() - 1).max(naive.start);
+                    naive.epochs.drain(..naive.index(to));
+                    naive.start = to;
+                    epochs.truncate_from_start(to);
+                }
+            }
+            prop_assert_eq!(pairs(&epochs), naive.entries());
+            for offset in naive.start..naive.end() {
+                prop_assert_eq!(epochs.epoch_for_offset(offset), naive.epochs.get(naive.index(offset)).copied());
+            }
+            for asked in 0..=epoch + 1 {
+                prop_assert_eq!(epochs.end_offset_for(asked, naive.end()), naive.end_offset_for(asked));
+            }
+        }
+    }
 }

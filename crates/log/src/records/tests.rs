@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::records as oracle;
 
