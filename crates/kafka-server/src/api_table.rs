@@ -35,6 +35,10 @@ pub(crate) type TypedHandler = fn(RequestContext, i32, Bytes) -> Result<BoxFutur
 
 /// Who answers a request.
 pub(crate) enum Route {
+    /// Takes the frame apart itself, as batches are stamped in place. May be pipelined.
+    Produce,
+    /// Frames its own answer, as records are never copied.
+    Fetch,
     /// Decoded and encoded by the codec.
     Typed(TypedHandler),
 }
@@ -90,6 +94,9 @@ macro_rules! apis {
 }
 
 apis! {
+    // Kafka 4 serves Produce from 3 on, yet names 0: older librdkafka switches compression off otherwise (KAFKA-18659).
+    "Produce" ProduceRequest 3..=13 advertised from 0 => Route::Produce;
+    "Fetch" FetchRequest 4..=18 => Route::Fetch;
     "ListOffsets" ListOffsetsRequest 1..=10 => typed!(ListOffsetsRequest, list_offsets);
     "Metadata" MetadataRequest 0..=13 => typed!(MetadataRequest, metadata);
     "ApiVersions" ApiVersionsRequest 0..=4 => typed!(ApiVersionsRequest, api_versions);

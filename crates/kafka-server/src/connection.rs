@@ -39,7 +39,7 @@ use crate::connection::inbound::{FrameError, Inbound};
 use crate::connection::outbound::Outbound;
 use crate::context::RequestContext;
 use crate::guard::{self, Malformed};
-use crate::handlers::api_versions;
+use crate::handlers::{api_versions, fetch, produce};
 use crate::limits::{OUTBOUND_BYTES_MAX, PIPELINE_MAX};
 use crate::server::Shared;
 
@@ -317,6 +317,17 @@ impl Connection {
         }
         charge.add(frame.bytes.len());
         match api.route {
+            Route::Produce => {
+                let shared = Arc::clone(&self.shared);
+                let appending = produce::decode(shared, frame, body_start, correlation_id, version)?;
+                Ok(Work::Appending(Box::pin(appending)))
+            }
+            Route::Fetch => {
+                charge.add(guard::admit(&frame.bytes, body_start, api.key, version).map_err(malformed)?);
+                let body = frame.bytes.freeze().slice(body_start..);
+                let reading = fetch::decode(Arc::clone(&self.shared), body, correlation_id, version)?;
+                Ok(Work::Reading(Box::pin(reading)))
+            }
             Route::Typed(handler) => {
                 charge.add(guard::admit(&frame.bytes, body_start, api.key, version).map_err(malformed)?);
                 let ctx = RequestContext {

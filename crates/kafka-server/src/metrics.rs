@@ -84,6 +84,8 @@ pub struct ServerMetrics {
     pub sendfile_bytes: AtomicU64,
     /// Batch bytes of files read on the blocking pool because they were not in the page cache.
     pub cold_file_bytes: AtomicU64,
+    /// Fetch sessions held now.
+    pub fetch_sessions: AtomicU64,
     /// Fetch sessions evicted for others.
     pub fetch_session_evictions: AtomicU64,
 }
@@ -107,6 +109,7 @@ impl ServerMetrics {
             idle_closed: AtomicU64::new(0),
             sendfile_bytes: AtomicU64::new(0),
             cold_file_bytes: AtomicU64::new(0),
+            fetch_sessions: AtomicU64::new(0),
             fetch_session_evictions: AtomicU64::new(0),
         }
     }

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::budget::MemoryBudget;
 use crate::connection::{Connection, Ended, Verdict, Watch};
 use crate::context::Services;
+use crate::handlers::fetch::FetchSessions;
 use crate::limits::{DRAIN_TIME, Limits};
 use crate::metrics::ServerMetrics;
 
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub limits: Limits,
     pub metrics: Arc<ServerMetrics>,
     pub budget: Arc<MemoryBudget>,
+    pub fetch_sessions: FetchSessions,
     /// Milliseconds of the monotonic clock, moved once a second: good enough for deadlines, and free to read.
     coarse_now_ms: AtomicU64,
     open: Mutex<OpenConnections>,
@@ -53,9 +55,13 @@ impl Shared {
         self.coarse_now_ms.load(Ordering::Relaxed)
     }
 
+    /// Milliseconds of the monotonic clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.services.env.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn move_clock(&self) {
-        let now = self.services.env.clock.monotonic();
-        self.coarse_now_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.coarse_now_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
     /// Counts a new connection in; `None` at a limit.
@@ -162,11 +168,13 @@ impl Server {
 
     /// As [`Server::new`], with limits of the caller's.
     pub fn with_limits(listener: BoundListener, services: Arc<Services>, tasks: Tasks, limits: Limits) -> Self {
+        let metrics = Arc::new(ServerMetrics::new());
         let shared = Shared {
             budget: MemoryBudget::new(limits.queued_request_bytes_max),
+            fetch_sessions: FetchSessions::new(limits.fetch_sessions_max, Arc::clone(&metrics)),
             services,
             limits,
-            metrics: Arc::new(ServerMetrics::new()),
+            metrics,
             coarse_now_ms: AtomicU64::new(0),
             open: Mutex::default(),
         };

@@ -1,0 +1,199 @@
+//! Produce: every partition's batch goes to its log, then the answer waits for the acknowledgement that the client asked for.
+//!
+//! Two steps, so that a connection may go on: `start` ends when the batches stand in the logs, in the order of the requests; the future it
+//! leaves ends with the answer.
+
+mod check;
+mod codec;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{BrokerId, ProduceResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use siltstone_common::TopicIdPartition;
+use siltstone_log::AppendOrigin;
+use siltstone_metadata::{MetadataImage, TopicImage};
+use siltstone_replica::{ProduceOutcome, ProducePartition, ReplicaError};
+
+use crate::answer::{Answer, encode_answer};
+use crate::connection::{Appended, InboundFrame};
+use crate::error_codes::replica_error;
+use crate::handlers::produce::codec::{ProduceRequest, ProduceTopic, TOPIC_IDS_FROM};
+use crate::server::Shared;
+
+const NO_ACKS: i16 = 0;
+/// First version that names the leader with NOT_LEADER_OR_FOLLOWER (KIP-951).
+const LEADERS_FROM: i16 = 10;
+
+/// A request under way: the answer with a place for every partition, and where each appended partition's outcome goes.
+struct Produce {
+    shared: Arc<Shared>,
+    correlation_id: i32,
+    version: i16,
+    acks: i16,
+    topics: Vec<TopicProduceResponse>,
+    /// Topic and partition positions in `topics`, in the order of the appends.
+    appended: Vec<(usize, usize)>,
+}
+
+/// Decodes the request and appends its batches.
+pub(crate) fn decode(
+    shared: Arc<Shared>,
+    frame: InboundFrame,
+    body_start: usize,
+    correlation_id: i32,
+    version: i16,
+) -> Result<impl Future<Output = Appended> + Send + 'static, String> {
+    let request = codec::decode(frame, body_start, version).map_err(|error| error.to_string())?;
+    Ok(start(shared, request, correlation_id, version))
+}
+
+async fn start(shared: Arc<Shared>, request: ProduceRequest, correlation_id: i32, version: i16) -> Appended {
+    let ProduceRequest { transactional_id, acks, timeout_ms, topics } = request;
+    let mut produce = Produce { shared, correlation_id, version, acks, topics: Vec::with_capacity(topics.len()), appended: Vec::new() };
+    let parts = produce.place(topics, transactional_id.is_some());
+    if parts.is_empty() {
+        return Appended::Done(produce.answer());
+    }
+    let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+    let replicas = Arc::clone(&produce.shared.services.replicas);
+    let pending = replicas.append_pending(acks, timeout, parts, AppendOrigin::Client).await;
+    Appended::Waiting(Box::pin(async move {
+        let outcomes = replicas.acknowledged(pending).await;
+        produce.settle(outcomes);
+        produce.answer()
+    }))
+}
+
+impl Produce {
+    /// Makes a place in the answer for every partition; what can be appended.
+    fn place(&mut self, topics: Vec<ProduceTopic>, has_transactional_id: bool) -> Vec<ProducePartition> {
+        let image = self.shared.services.metadata.image();
+        let mut parts = Vec::new();
+        let mut unauthorized = false;
+        for topic in topics {
+            let found = match self.version >= TOPIC_IDS_FROM {
+                true => image.topic_by_id(topic.id).ok_or(ResponseError::UnknownTopicId),
+                false => image.topic(&topic.name).ok_or(ResponseError::UnknownTopicOrPartition),
+            };
+            let topic_at = self.topics.len();
+            let mut answer = TopicProduceResponse::default().with_name(TopicName(topic.name)).with_topic_id(topic.id.0);
+            for data in topic.partitions {
+                let mut place = PartitionProduceResponse::default()
+                    .with_index(data.index)
+                    .with_base_offset(-1)
+                    .with_log_append_time_ms(-1)
+                    .with_log_start_offset(-1);
+                let id = found.and_then(|topic| partition_of(topic, data.index));
+                let batch = id.map_err(|code| (code, None)).and_then(|id| {
+                    let batch = check::one_batch(data.records, self.version).map_err(|bad| (bad.code, bad.message))?;
+                    if !check::is_transactional(&batch) {
+                        return Ok((id, batch));
+                    }
+                    unauthorized |= !has_transactional_id;
+                    // No transaction can be open: none of its APIs is served yet. Kafka says the same to a partition that is not in one.
+                    Err((ResponseError::InvalidTxnState, None))
+                });
+                match batch {
+                    Ok((id, records)) => {
+                        parts.push(ProducePartition { id, records });
+                        self.appended.push((topic_at, answer.partition_responses.len()));
+                    }
+                    Err((code, message)) => {
+                        place.error_code = code.code();
+                        place.error_message = message.map(StrBytes::from_string);
+                    }
+                }
+                answer.partition_responses.push(place);
+            }
+            self.topics.push(answer);
+        }
+        if unauthorized {
+            self.refuse_all(ResponseError::TransactionalIdAuthorizationFailed);
+            parts.clear();
+        }
+        parts
+    }
+
+    fn refuse_all(&mut self, code: ResponseError) {
+        for place in self.topics.iter_mut().flat_map(|topic| &mut topic.partition_responses) {
+            place.error_code = code.code();
+            place.error_message = None;
+        }
+    }
+
+    /// Writes the outcomes into their places.
+    fn settle(&mut self, outcomes: Vec<ProduceOutcome>) {
+        debug_assert_eq!(outcomes.len(), self.appended.len());
+        let image = self.shared.services.metadata.image();
+        for (outcome, (topic_at, partition_at)) in outcomes.into_iter().zip(&self.appended) {
+            let Some(place) = self.topics.get_mut(*topic_at).and_then(|topic| topic.partition_responses.get_mut(*partition_at)) else {
+                continue;
+            };
+            match outcome.result {
+                Ok(info) => {
+                    place.base_offset = info.first_offset;
+                    place.log_append_time_ms = info.log_append_time_ms;
+                    place.log_start_offset = info.log_start_offset;
+                }
+                Err(error) => refuse(place, &error, outcome.id, self.version, &image),
+            }
+        }
+    }
+
+    fn answer(self) -> Answer {
+        let failed = self.topics.iter().flat_map(|topic| &topic.partition_responses).find(|place| place.error_code != 0);
+        if self.acks == NO_ACKS {
+            // Nobody waits for an answer: the end of the connection is how the producer learns of the error.
+            return match failed {
+                None => Answer::Nothing,
+                Some(place) => Answer::Close(format!("a Produce request without acknowledgement failed with error {}", place.error_code)),
+            };
+        }
+        let node_endpoints = self.leader_endpoints();
+        let response = ProduceResponse::default().with_responses(self.topics).with_node_endpoints(node_endpoints);
+        encode_answer(self.correlation_id, self.version, &response)
+    }
+
+    /// Addresses of the leaders that the answer names.
+    fn leader_endpoints(&self) -> Vec<NodeEndpoint> {
+        let partitions = self.topics.iter().flat_map(|topic| &topic.partition_responses);
+        let leaders: BTreeMap<i32, ()> =
+            partitions.filter(|place| place.current_leader.leader_id.0 >= 0).map(|place| (place.current_leader.leader_id.0, ())).collect();
+        if leaders.is_empty() {
+            return Vec::new();
+        }
+        let image = self.shared.services.metadata.image();
+        let brokers = leaders.keys().filter_map(|id| image.brokers.get(id));
+        brokers
+            .map(|broker| {
+                NodeEndpoint::default()
+                    .with_node_id(BrokerId(broker.id))
+                    .with_host(StrBytes::from_string(broker.host.clone()))
+                    .with_port(i32::from(broker.port))
+                    .with_rack(broker.rack.clone().map(StrBytes::from_string))
+            })
+            .collect()
+    }
+}
+
+fn partition_of(topic: &Arc<TopicImage>, index: i32) -> Result<TopicIdPartition, ResponseError> {
+    let known = usize::try_from(index).is_ok_and(|index| index < topic.partitions.len());
+    known.then(|| TopicIdPartition::new(topic.id, index)).ok_or(ResponseError::UnknownTopicOrPartition)
+}
+
+/// Writes an error into its place in the answer.
+fn refuse(place: &mut PartitionProduceResponse, error: &ReplicaError, id: TopicIdPartition, version: i16, image: &MetadataImage) {
+    place.error_code = replica_error(error).code();
+    if version >= LEADERS_FROM
+        && matches!(error, ReplicaError::NotLeader)
+        && let Some(partition) = image.partition(id)
+    {
+        place.current_leader =
+            LeaderIdAndEpoch::default().with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch);
+    }
+}
