@@ -3,7 +3,8 @@
 /// Kafka's broker settings of the group coordinator, with Kafka's defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupCoordinatorConfig {
-    /// `offsets.topic.num.partitions`: partitions of `__consumer_offsets`; must be what the topic has once it exists.
+    /// `offsets.topic.num.partitions`: partitions of `__consumer_offsets` until the topic exists and
+    /// [`set_partition_count`](crate::GroupCoordinator::set_partition_count) tells how many it has.
     pub offsets_topic_num_partitions: i32,
     /// `group.initial.rebalance.delay.ms`: how long the first rebalance of an empty group waits for more members.
     pub group_initial_rebalance_delay_ms: i32,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use parking_lot::RwLock;
 use siltstone_common::Env;
@@ -35,12 +36,14 @@ struct Inner {
     env: Env,
     log: Arc<dyn StateLog>,
     partitions: RwLock<HashMap<i32, Arc<Partition>>>,
+    partition_count: AtomicI32,
 }
 
 impl GroupCoordinator {
     /// A coordinator that leads nothing yet. Its tasks run in `env.tasks` and end with them.
     pub fn new(config: GroupCoordinatorConfig, env: Env, log: Arc<dyn StateLog>) -> Self {
-        let inner = Inner { config: Arc::new(config), env, log, partitions: RwLock::default() };
+        let partition_count = AtomicI32::new(config.offsets_topic_num_partitions);
+        let inner = Inner { config: Arc::new(config), env, log, partitions: RwLock::default(), partition_count };
         Self { inner: Arc::new(inner) }
     }
 
@@ -52,7 +55,12 @@ impl GroupCoordinator {
     /// The partition of `__consumer_offsets` that holds a group: Java's `String.hashCode`, as in Kafka.
     pub fn partition_for(&self, group_id: &str) -> i32 {
         let hash = group_id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-        hash.checked_abs().unwrap_or(0) % self.inner.config.offsets_topic_num_partitions.max(1)
+        hash.checked_abs().unwrap_or(0) % self.inner.partition_count.load(Ordering::Relaxed).max(1)
+    }
+
+    /// How many partitions `__consumer_offsets` really has, once it exists.
+    pub fn set_partition_count(&self, count: i32) {
+        self.inner.partition_count.store(count, Ordering::Relaxed);
     }
 
     /// This broker leads `partition` since `leader_epoch`: its groups are loaded. Nothing happens if that is known.

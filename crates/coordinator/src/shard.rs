@@ -341,7 +341,7 @@ impl Shard {
 
     /// The append of the last batch has ended.
     pub(crate) fn on_appended(&mut self, result: &Result<(), StateLogError>, now: Now) {
-        let result = result.as_ref().map(|()| ()).map_err(GroupError::from);
+        let result = result.as_ref().copied().map_err(GroupError::from);
         for op in self.in_flight.take().unwrap_or_default() {
             self.finish(op, result, now);
         }

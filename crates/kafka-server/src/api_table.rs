@@ -99,6 +99,15 @@ apis! {
     "Fetch" FetchRequest 4..=18 => Route::Fetch;
     "ListOffsets" ListOffsetsRequest 1..=10 => typed!(ListOffsetsRequest, list_offsets);
     "Metadata" MetadataRequest 0..=13 => typed!(MetadataRequest, metadata);
+    "OffsetCommit" OffsetCommitRequest 2..=9 => typed!(OffsetCommitRequest, offset_commit);
+    "OffsetFetch" OffsetFetchRequest 1..=9 => typed!(OffsetFetchRequest, offset_fetch);
+    "FindCoordinator" FindCoordinatorRequest 0..=6 => typed!(FindCoordinatorRequest, find_coordinator);
+    "JoinGroup" JoinGroupRequest 0..=9 => typed!(JoinGroupRequest, join_group);
+    "Heartbeat" HeartbeatRequest 0..=4 => typed!(HeartbeatRequest, heartbeat);
+    "LeaveGroup" LeaveGroupRequest 0..=5 => typed!(LeaveGroupRequest, leave_group);
+    "SyncGroup" SyncGroupRequest 0..=5 => typed!(SyncGroupRequest, sync_group);
+    "DescribeGroups" DescribeGroupsRequest 0..=6 => typed!(DescribeGroupsRequest, describe_groups);
+    "ListGroups" ListGroupsRequest 0..=5 => typed!(ListGroupsRequest, list_groups);
     "ApiVersions" ApiVersionsRequest 0..=4 => typed!(ApiVersionsRequest, api_versions);
     "CreateTopics" CreateTopicsRequest 2..=7 => typed!(CreateTopicsRequest, create_topics);
     "DeleteTopics" DeleteTopicsRequest 1..=6 => typed!(DeleteTopicsRequest, delete_topics);
@@ -109,7 +118,9 @@ apis! {
     "AlterConfigs" AlterConfigsRequest 0..=2 => typed!(AlterConfigsRequest, alter_configs);
     "DescribeLogDirs" DescribeLogDirsRequest 1..=4 => typed!(DescribeLogDirsRequest, describe_log_dirs);
     "CreatePartitions" CreatePartitionsRequest 0..=3 => typed!(CreatePartitionsRequest, create_partitions);
+    "DeleteGroups" DeleteGroupsRequest 0..=2 => typed!(DeleteGroupsRequest, delete_groups);
     "IncrementalAlterConfigs" IncrementalAlterConfigsRequest 0..=1 => typed!(IncrementalAlterConfigsRequest, incremental_alter_configs);
+    "OffsetDelete" OffsetDeleteRequest 0..=0 => typed!(OffsetDeleteRequest, offset_delete);
     "DescribeCluster" DescribeClusterRequest 0..=2 => typed!(DescribeClusterRequest, describe_cluster);
     "ListConfigResources" ListConfigResourcesRequest 0..=1 => typed!(ListConfigResourcesRequest, list_config_resources);
     "DescribeTopicPartitions" DescribeTopicPartitionsRequest 0..=0 => typed!(DescribeTopicPartitionsRequest, describe_topic_partitions);

@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use siltstone_common::Env;
+use siltstone_coordinator::GroupCoordinator;
 use siltstone_metadata::MetadataApi;
 use siltstone_replica::ReplicaManager;
 
+use crate::groups::start_group_coordinator;
 use crate::producer_ids::ProducerIds;
 
 /// Settings of the Kafka side.
@@ -31,6 +33,8 @@ pub struct Services {
     pub metadata: Arc<dyn MetadataApi>,
     /// The partitions of this broker.
     pub replicas: Arc<ReplicaManager>,
+    /// The groups of this broker.
+    pub groups: GroupCoordinator,
     /// Producer ids to give out.
     pub producer_ids: ProducerIds,
     /// Settings.
@@ -40,9 +44,10 @@ pub struct Services {
 }
 
 impl Services {
-    /// The ports of one broker.
+    /// The ports of one broker. Starts its group coordinator, which stops with `env`'s tasks.
     pub fn new(config: ServerConfig, metadata: Arc<dyn MetadataApi>, replicas: Arc<ReplicaManager>, env: Env) -> Arc<Self> {
-        Arc::new(Self { metadata, replicas, producer_ids: ProducerIds::default(), config, env })
+        let groups = start_group_coordinator(&config, Arc::clone(&metadata), Arc::clone(&replicas), env.clone());
+        Arc::new(Self { metadata, replicas, groups, producer_ids: ProducerIds::default(), config, env })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Errors of the inner crates as Kafka's error codes: exhaustive matches, no `_`.
 
 use kafka_protocol::ResponseError;
+use siltstone_coordinator::GroupError;
 use siltstone_log::AppendError;
 use siltstone_metadata::MetadataError;
 use siltstone_replica::ReplicaError;
@@ -63,4 +64,33 @@ pub fn metadata_error(error: &MetadataError) -> ResponseError {
         MetadataError::WrongCluster(_) => ResponseError::InconsistentClusterId,
         MetadataError::Unavailable(_) => ResponseError::CoordinatorNotAvailable,
     }
+}
+
+/// The wire code of a refusal by the group coordinator.
+pub fn group_error(error: GroupError) -> ResponseError {
+    match error {
+        GroupError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        GroupError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        GroupError::NotCoordinator => ResponseError::NotCoordinator,
+        GroupError::IllegalGeneration => ResponseError::IllegalGeneration,
+        GroupError::InconsistentGroupProtocol => ResponseError::InconsistentGroupProtocol,
+        GroupError::InvalidGroupId => ResponseError::InvalidGroupId,
+        GroupError::UnknownMemberId => ResponseError::UnknownMemberId,
+        GroupError::InvalidSessionTimeout => ResponseError::InvalidSessionTimeout,
+        GroupError::RebalanceInProgress => ResponseError::RebalanceInProgress,
+        GroupError::NonEmptyGroup => ResponseError::NonEmptyGroup,
+        GroupError::GroupIdNotFound => ResponseError::GroupIdNotFound,
+        GroupError::MemberIdRequired => ResponseError::MemberIdRequired,
+        GroupError::GroupMaxSizeReached => ResponseError::GroupMaxSizeReached,
+        GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
+        GroupError::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
+        GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::InvalidRequest => ResponseError::InvalidRequest,
+        GroupError::UnknownServerError => ResponseError::UnknownServerError,
+    }
+}
+
+/// The code on the wire: 0 for success.
+pub fn group_code<T>(result: &Result<T, GroupError>) -> i16 {
+    result.as_ref().err().map_or(0, |error| group_error(*error).code())
 }

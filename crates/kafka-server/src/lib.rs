@@ -10,6 +10,8 @@ mod config_resource;
 mod connection;
 pub mod context;
 pub mod error_codes;
+pub mod group_log;
+pub mod groups;
 mod guard;
 pub mod handlers;
 pub mod limits;

@@ -1,0 +1,55 @@
+//! DescribeGroups: state and members of classic groups.
+
+use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
+use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
+use kafka_protocol::protocol::StrBytes;
+use siltstone_coordinator::GroupError;
+
+use crate::context::RequestContext;
+use crate::error_codes::group_error;
+use crate::topic_lookup::{OPERATIONS_UNKNOWN, text};
+
+/// All operations on a group, as a bit field (KIP-430): read, delete, describe, describe and alter configs.
+const ALL_GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
+    let asks_operations = ctx.api_version >= 3 && request.include_authorized_operations;
+    let groups = request.groups.into_iter().map(|group_id| {
+        let group = describe(ctx, group_id);
+        let operations = if asks_operations && group.error_code == 0 { ALL_GROUP_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        group.with_authorized_operations(operations)
+    });
+    DescribeGroupsResponse::default().with_groups(groups.collect())
+}
+
+fn describe(ctx: &RequestContext, group_id: GroupId) -> DescribedGroup {
+    let described = ctx.services.groups.describe_group(group_id.0.as_str());
+    let answer = DescribedGroup::default().with_group_id(group_id.clone());
+    let group = match described {
+        Ok(group) => group,
+        // Before version 6 a group that does not exist is a dead one (KIP-1043).
+        Err(GroupError::GroupIdNotFound) => {
+            let answer = answer.with_group_state(StrBytes::from_static_str("Dead"));
+            if ctx.api_version < 6 {
+                return answer;
+            }
+            let message = format!("Group {} not found.", group_id.0.as_str());
+            return answer.with_error_code(group_error(GroupError::GroupIdNotFound).code()).with_error_message(Some(text(message)));
+        }
+        Err(error) => return answer.with_error_code(group_error(error).code()),
+    };
+    let members = group.members.into_iter().map(|member| {
+        DescribedGroupMember::default()
+            .with_member_id(text(member.member_id))
+            .with_group_instance_id(member.group_instance_id.map(text))
+            .with_client_id(text(member.client_id))
+            .with_client_host(text(member.client_host))
+            .with_member_metadata(member.metadata)
+            .with_member_assignment(member.assignment)
+    });
+    answer
+        .with_group_state(StrBytes::from_static_str(group.state))
+        .with_protocol_type(text(group.protocol_type))
+        .with_protocol_data(text(group.protocol_name))
+        .with_members(members.collect())
+}

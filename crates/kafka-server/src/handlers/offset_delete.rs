@@ -1,0 +1,35 @@
+//! OffsetDelete (KIP-496): takes committed positions away from a group that does not use them.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
+use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+use siltstone_coordinator::{DeleteOffsetsRequest, TopicPartition};
+
+use crate::context::RequestContext;
+use crate::error_codes::{group_code, group_error};
+use crate::topic_lookup::by_name;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    let image = ctx.services.metadata.image();
+    let asked =
+        request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition.partition_index)));
+    let known = asked.filter(|(topic, partition)| by_name(&image, topic, *partition).is_ok());
+    let partitions = known.map(|(topic, partition)| TopicPartition { topic: topic.0.to_string(), partition }).collect();
+    let delete = DeleteOffsetsRequest { group_id: request.group_id.0.to_string(), partitions };
+    let mut outcomes = match ctx.services.groups.delete_offsets(delete).await {
+        Ok(outcomes) => outcomes.into_iter(),
+        Err(error) => return OffsetDeleteResponse::default().with_error_code(group_error(error).code()),
+    };
+    let topics = request.topics.into_iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|partition| {
+            let code = match by_name(&image, &topic.name, partition.partition_index) {
+                Err(error) => error.code(),
+                Ok(_) => outcomes.next().map_or(ResponseError::UnknownServerError.code(), |(_, result)| group_code(&result)),
+            };
+            OffsetDeleteResponsePartition::default().with_partition_index(partition.partition_index).with_error_code(code)
+        });
+        let partitions = partitions.collect();
+        OffsetDeleteResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+    });
+    OffsetDeleteResponse::default().with_topics(topics.collect())
+}
