@@ -61,7 +61,7 @@ pub(crate) fn fence(view: View<'_>, id: i32) -> Decision<()> {
 }
 
 /// What a service that takes over finishes for one that stopped between two transactions: no fenced broker leads or is in sync,
-/// and whoever can lead does.
+/// whoever can lead does, and no ELR outlives a lowered `min.insync.replicas`.
 pub(crate) fn repair(view: View<'_>) -> Decision<()> {
     let mut changes = Vec::new();
     let active = |other: i32| view.is_active(other);
@@ -72,7 +72,7 @@ pub(crate) fn repair(view: View<'_>) -> Decision<()> {
         let cause = Cause { active: &active, unclean: None, leaving };
         let step = match leaving {
             Some(id) => settle_all(now, cause, |p| p.leader == id || p.isr.contains(&id)),
-            None => settle_all(now, cause, |p| p.leader < 0),
+            None => settle_all(now, cause, |p| p.leader < 0 || !p.elr.is_empty()),
         };
         step.iter().for_each(|change| image.apply(change));
         changes.extend(step);

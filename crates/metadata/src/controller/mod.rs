@@ -67,3 +67,6 @@ impl View<'_> {
         self.image.brokers.get(&broker).is_some_and(|broker| !broker.fenced)
     }
 }
+
+#[cfg(test)]
+mod tests;

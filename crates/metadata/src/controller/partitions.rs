@@ -64,6 +64,17 @@ fn populate_elr(next: &mut PartitionImage, before: &PartitionImage, min_isr: usi
     next.elr = elr;
 }
 
+/// What a lower `min.insync.replicas` asks for: where the ISR now suffices alone, the leader may acknowledge what the ELR does not hold.
+pub(super) fn clear_elr(topic: &TopicImage, min_isr: usize) -> Option<ImageChange> {
+    let cleared = (0..).zip(&topic.partitions).filter(|(_, partition)| !partition.elr.is_empty()).filter_map(|(index, partition)| {
+        let mut next = partition.clone();
+        populate_elr(&mut next, partition, min_isr, None);
+        Some((index, finish(partition, next)?))
+    });
+    let partitions: BTreeMap<i32, PartitionImage> = cleared.collect();
+    (!partitions.is_empty()).then_some(ImageChange::Partitions { topic: topic.id, partitions })
+}
+
 /// Keeps the leader if it may stay, else elects from the ISR, then the ELR, then the last known leader (I12).
 fn elect(next: &mut PartitionImage, can_lead: &dyn Fn(i32) -> bool) {
     if next.isr.contains(&next.leader) && can_lead(next.leader) {

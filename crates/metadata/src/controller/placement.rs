@@ -1,6 +1,6 @@
 //! Which brokers get the replicas of new partitions: round robin from a random start over racks, unfenced brokers first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::View;
 use crate::api::MetadataError;
@@ -30,17 +30,38 @@ pub(super) fn place(
             "The target replication factor of {replication_factor} cannot be reached because only {registered} broker(s) are registered."
         ));
     }
-    let count_active = active.len();
-    let start = usize::try_from(seed % count_active as u64).unwrap_or(0);
-    let replicas = |partition: usize| {
-        let leader = (start + partition) % count_active;
-        let others = count_active - 1;
-        // Followers shift by one more each time round, so that the load of a lost leader spreads.
-        let shift = partition / count_active;
-        let followers = (0..others).map(|index| (leader + 1 + (shift + index) % others) % count_active);
-        std::iter::once(leader).chain(followers).map(|index| active[index]).chain(fenced.iter().copied()).take(wanted).collect()
-    };
+    let start = usize::try_from(seed % active.len() as u64).unwrap_or(0);
+    let replicas =
+        |partition: usize| spread(view, order(&active, start + partition, partition / active.len()).chain(fenced.iter().copied()), wanted);
     Ok((first..first + count).map(replicas).collect())
+}
+
+/// Who is asked for a replica, one after the other: the leader, then the others from one further on each time round, so that
+/// the load of a lost leader spreads.
+fn order(active: &[i32], leader: usize, round: usize) -> impl Iterator<Item = i32> + '_ {
+    let others = active.len() - 1;
+    let followers = (0..others).map(move |index| leader + 1 + (round + index) % others);
+    std::iter::once(leader).chain(followers).map(|index| active[index % active.len()])
+}
+
+/// The first `wanted` brokers, where those in a rack without a replica yet come before the others.
+fn spread(view: View<'_>, brokers: impl Iterator<Item = i32>, wanted: usize) -> Vec<i32> {
+    let rack = |broker: &i32| view.image.brokers.get(broker).and_then(|broker| broker.rack.as_deref());
+    let (mut racks, mut later) = (BTreeSet::new(), Vec::new());
+    let mut replicas = Vec::with_capacity(wanted);
+    for broker in brokers {
+        if replicas.len() == wanted {
+            return replicas;
+        }
+        if racks.insert(rack(&broker)) {
+            replicas.push(broker);
+        } else {
+            later.push(broker);
+        }
+    }
+    replicas.extend(later);
+    replicas.truncate(wanted);
+    replicas
 }
 
 /// Brokers, alternating between racks.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::partitions::clear_elr;
 use super::{Decision, View};
 use crate::api::{ConfigOp, ConfigResource, MetadataError};
 use crate::configs::{self, ConfigDef, ConfigType};
-use crate::image::ImageChange;
+use crate::image::{ImageChange, MetadataImage};
 
 /// Longest group id whose settings can be kept, bytes.
 const GROUP_BYTES_MAX: usize = 512;
@@ -17,11 +18,13 @@ pub(crate) fn alter_configs(
     ops: Vec<ConfigOp>,
     validate_only: bool,
 ) -> Result<Decision<()>, MetadataError> {
+    let mut changes = Vec::new();
     let change = match resource {
         ConfigResource::Topic(name) => {
             let topic = view.image.topic(&name).ok_or(MetadataError::UnknownTopic(name))?;
             let configs = apply(&topic.configs, ops, configs::topic_configs(), configs::validate_topic_config)?;
             configs::validate_topic_configs_together(&configs).map_err(MetadataError::InvalidConfig)?;
+            changes.extend(clear_elr(topic, view.min_insync_replicas(&configs)));
             (configs != topic.configs).then_some(ImageChange::TopicConfigs { topic: topic.id, configs })
         }
         ConfigResource::Broker(broker) => {
@@ -30,6 +33,9 @@ pub(crate) fn alter_configs(
             }
             let current = view.image.broker_configs.get(&broker).cloned().unwrap_or_default();
             let configs = apply(&current, ops, configs::broker_configs(), configs::validate_dynamic_broker_config)?;
+            if broker.is_empty() {
+                changes.extend(clear_elrs(view, &configs));
+            }
             (configs != current).then_some(ImageChange::BrokerConfigs { broker, configs })
         }
         ConfigResource::Group(group) => {
@@ -41,8 +47,19 @@ pub(crate) fn alter_configs(
             (configs != current).then_some(ImageChange::GroupConfigs { group, configs })
         }
     };
-    let changes = if validate_only { Vec::new() } else { change.into_iter().collect() };
-    Ok(Decision::new(changes, ()))
+    // The ELR first: a crash in between leaves the stricter setting.
+    changes.extend(change);
+    Ok(Decision::new(if validate_only { Vec::new() } else { changes }, ()))
+}
+
+/// What the new settings of all brokers ask of the ELRs.
+fn clear_elrs(view: View<'_>, configs: &BTreeMap<String, String>) -> Vec<ImageChange> {
+    let mut image = MetadataImage { topics: view.image.topics.clone(), ..MetadataImage::default() };
+    image.broker_configs.insert(String::new(), configs.clone());
+    let after = View { image: &image, static_configs: view.static_configs };
+    let mut topics: Vec<_> = image.topics.values().collect();
+    topics.sort_unstable_by_key(|topic| topic.id);
+    topics.into_iter().filter_map(|topic| clear_elr(topic, after.min_insync_replicas(&topic.configs))).collect()
 }
 
 type Validate = fn(&str, &str) -> Result<(), String>;
