@@ -106,6 +106,11 @@ impl MetadataService {
         &self.inner.deltas
     }
 
+    /// The ports of the service.
+    pub(crate) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
     /// Runs a change to its end, whatever becomes of the caller.
     async fn run<T: Send + 'static>(
         &self,
