@@ -45,7 +45,7 @@ use crate::store::{RemoteStore, StoreError};
 use chunks::{ChunkKey, Chunks, Priority};
 use flights::{Flights, Seat};
 use rows::Rows;
-use streams::Streams;
+use streams::{Place, Streams};
 use walker::{FetchSink, Sink, Walker};
 
 pub use chunks::RemoteReadMetrics;
@@ -172,6 +172,10 @@ struct Want {
     offset: i64,
     max_bytes: usize,
     at_least_one: bool,
+    /// Bytes to read ahead.
+    window: u64,
+    /// Where `offset` is, if it is known.
+    place: Option<Place>,
 }
 
 impl RemoteReader {
@@ -211,17 +215,17 @@ impl RemoteReader {
         at_least_one: bool,
     ) -> Result<RemoteRead, RemoteReadError> {
         let inner = &self.inner;
-        let window = inner.streams.lock().window(id, offset);
-        let want = Want { id, offset, max_bytes: max_bytes.min(READ_BYTES_MAX), at_least_one };
+        let (window, place) = inner.streams.lock().window(id, offset);
+        let want = Want { id, offset, max_bytes: max_bytes.min(READ_BYTES_MAX), at_least_one, window, place };
         let mut trial = Trial::new(id);
-        let read = loop {
-            let result = inner.read_once(want, window, &mut trial.touched).await;
+        let (read, place) = loop {
+            let result = inner.read_once(want, &mut trial.touched).await;
             if let Some(verdict) = trial.judge(inner, result).await {
                 break verdict?;
             }
         };
         if read.next_offset > offset {
-            inner.streams.lock().ended(id, offset, read.next_offset);
+            inner.streams.lock().ended(id, offset, read.next_offset, place);
             inner.chunks.metrics().bytes_served.fetch_add(read.size_bytes as u64, Ordering::Relaxed);
         }
         Ok(read)
@@ -271,12 +275,16 @@ impl Trial {
 }
 
 impl Inner {
-    async fn read_once(&self, want: Want, window: u64, touched: &mut Touched) -> Result<RemoteRead, RemoteReadError> {
+    /// What was read, and the place of the batch after it.
+    async fn read_once(&self, want: Want, touched: &mut Touched) -> Result<(RemoteRead, Place), RemoteReadError> {
         let Want { id, offset, .. } = want;
         let mut row = self.rows.holding(id, offset).await?.ok_or(RemoteReadError::NotFound(offset))?;
         let mut used = vec![Arc::clone(&row)];
-        let mut walker = self.walker_at(&row, offset, touched).await?;
-        let mut seats = self.launch(id, &row, walker.position(), want.max_bytes as u64, window);
+        let mut walker = match want.place.filter(|place| place.attempt == row.attempt) {
+            Some(place) => Walker::new(place.position, offset, row.data_bytes),
+            None => self.walker_at(&row, offset, touched).await?,
+        };
+        let mut seats = self.launch(id, &row, walker.position(), want.max_bytes as u64, want.window);
         let mut sink = FetchSink::new(offset, want.max_bytes, want.at_least_one);
         while self.walk(&row, &mut walker, &mut seats, &mut sink, touched).await? && !sink.is_full() {
             let next = row.last_offset + 1;
@@ -287,10 +295,10 @@ impl Inner {
             used.push(Arc::clone(&following));
             row = following;
         }
-        let end = sink.next_offset();
+        let place = Place { attempt: row.attempt, position: walker.batch_position() };
         let mut read = sink.finish();
-        read.aborted = self.aborted(&used, offset, end, touched).await?;
-        Ok(read)
+        read.aborted = self.aborted(&used, offset, read.next_offset, touched).await?;
+        Ok((read, place))
     }
 
     /// A walker that stands at or before the batch that holds `offset`.
@@ -319,6 +327,9 @@ impl Inner {
                 seats.push_back((key, self.chunks.seat(&row, key, Priority::Now)));
             } else {
                 drop(self.chunks.seat(&row, key, Priority::Ahead));
+                if row.has_aborts && position == 0 {
+                    drop(self.tail_seat(&row));
+                }
             }
             let end = key.start + u64::from(key.len);
             ahead += end - position;
@@ -392,22 +403,30 @@ impl Inner {
 
     /// Index and footer of a segment, from the cache or by one GET.
     async fn tail_of(&self, row: &Arc<SegmentRow>, touched: &mut Touched) -> Result<Arc<ObjectTail>, StoreError> {
-        let corrupt = |reason: &str| StoreError::Corrupt { key: row.object_key.clone(), reason: reason.to_owned() };
-        let tail_bytes = row.object_bytes.checked_sub(row.data_bytes).filter(|bytes| *bytes <= TAIL_BYTES_MAX);
-        let tail_bytes = tail_bytes.ok_or_else(|| corrupt("its row gives sizes that can't be"))?;
-        let len = u32::try_from(tail_bytes).map_err(|_| corrupt("its tail is too large"))?;
-        let key = ChunkKey { attempt: row.attempt, start: row.data_bytes, len };
-        touched.push(key);
+        touched.push(tail_key(row)?);
+        self.tail_seat(row)?.wait().await
+    }
+
+    fn tail_seat(&self, row: &Arc<SegmentRow>) -> Result<Seat<Arc<ObjectTail>>, StoreError> {
+        let key = tail_key(row)?;
         let present = || self.tails.get(&row.attempt);
         let (chunks, row, tails) = (self.chunks.clone(), Arc::clone(row), Arc::clone(&self.tails));
         let attempt = row.attempt;
-        let seat = self.tail_flights.join(&attempt, present, move || async move {
+        Ok(self.tail_flights.join(&attempt, present, move || async move {
             let bytes = chunks.seat(&row, key, Priority::Now).wait().await?;
             let tail = Arc::new(parse_tail(&row, &bytes)?);
             tails.insert(attempt, Arc::clone(&tail));
             Ok(tail)
-        });
-        seat.wait().await
+        }))
+    }
+}
+
+/// The chunk that is all of an object's tail.
+fn tail_key(row: &SegmentRow) -> Result<ChunkKey, StoreError> {
+    let bytes = row.object_bytes.checked_sub(row.data_bytes).filter(|bytes| *bytes <= TAIL_BYTES_MAX);
+    match bytes.and_then(|bytes| u32::try_from(bytes).ok()) {
+        Some(len) => Ok(ChunkKey { attempt: row.attempt, start: row.data_bytes, len }),
+        None => Err(StoreError::Corrupt { key: row.object_key.clone(), reason: "its row gives sizes that can't be".to_owned() }),
     }
 }
 

@@ -201,7 +201,7 @@ impl Inner {
         acquired.map_err(|_| UploadError::Store(StoreError::Unavailable("the uploader is closed".to_owned())))
     }
 
-    /// The row before its object: size and checksum are not known yet.
+    /// The row before its object: the tail's size and the checksum are not known yet.
     fn intent(&self, id: TopicIdPartition, leader_epoch: i32, segment: &SealedSegment) -> SegmentRow {
         let attempt = self.env.entropy.uuid();
         let cluster_id = self.metadata.image().cluster_id.clone();
@@ -214,7 +214,7 @@ impl Inner {
             leader_epoch,
             attempt,
             object_key: key.encode(),
-            object_bytes: 0,
+            object_bytes: segment.size_bytes,
             data_bytes: segment.size_bytes,
             checksum: 0,
             has_aborts: !segment.aborted.is_empty(),

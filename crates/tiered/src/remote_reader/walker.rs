@@ -50,6 +50,11 @@ impl Walker {
         self.position + self.carry.len() as u64
     }
 
+    /// Position of the next batch.
+    pub(super) fn batch_position(&self) -> u64 {
+        self.position
+    }
+
     /// Base offset of the next batch.
     pub(super) fn next_offset(&self) -> i64 {
         self.next_offset
@@ -165,11 +170,6 @@ impl FetchSink {
     /// True before the first batch.
     pub(super) fn is_empty(&self) -> bool {
         self.read.size_bytes == 0
-    }
-
-    /// First offset after what was taken.
-    pub(super) fn next_offset(&self) -> i64 {
-        self.read.next_offset
     }
 
     pub(super) fn finish(mut self) -> RemoteRead {
