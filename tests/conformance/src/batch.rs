@@ -43,9 +43,7 @@ pub struct Batch {
 impl Batch {
     /// `count` records `v0`, `v1` … without keys, first timestamp `timestamp`.
     pub fn of(count: usize, timestamp: i64) -> Batch {
-        let records = (0..count)
-            .map(|i| (None, Some(Bytes::from(format!("v{i}")))))
-            .collect();
+        let records = (0..count).map(|i| (None, Some(Bytes::from(format!("v{i}"))))).collect();
         Batch {
             base_offset: 0,
             leader_epoch: -1,
@@ -97,8 +95,7 @@ impl Batch {
         }
         let length = out.len() as i32 - 12 + self.length_lie;
         out[8..12].copy_from_slice(&length.to_be_bytes());
-        let crc =
-            checksum(CrcAlgorithm::Crc32Iscsi, &out[CRC_START..]) as u32 ^ u32::from(self.bad_crc);
+        let crc = checksum(CrcAlgorithm::Crc32Iscsi, &out[CRC_START..]) as u32 ^ u32::from(self.bad_crc);
         out[17..21].copy_from_slice(&crc.to_be_bytes());
         out.freeze()
     }
@@ -153,11 +150,7 @@ pub fn describe(mut records: &[u8]) -> Value {
     while !records.is_empty() {
         let int = |at: usize, n: usize| {
             let bytes = &records[at..at + n];
-            bytes
-                .iter()
-                .fold(if bytes[0] & 0x80 == 0 { 0i64 } else { -1 }, |acc, b| {
-                    acc << 8 | i64::from(*b)
-                })
+            bytes.iter().fold(if bytes[0] & 0x80 == 0 { 0i64 } else { -1 }, |acc, b| acc << 8 | i64::from(*b))
         };
         let whole = (records.len() >= HEADER_BYTES).then(|| int(8, 4) as usize + 12);
         let Some(size) = whole.filter(|size| *size <= records.len()) else {

@@ -57,11 +57,7 @@ pub fn siltstone_binary() -> Result<PathBuf> {
     let test = std::env::current_exe()?;
     let profile = test.ancestors().find(|dir| dir.join("deps").is_dir());
     let binary = profile.context("no target directory")?.join("siltstone");
-    ensure!(
-        binary.is_file(),
-        "{} is missing: run `cargo build -p siltstone` first, or set SILTSTONE_BIN",
-        binary.display()
-    );
+    ensure!(binary.is_file(), "{} is missing: run `cargo build -p siltstone` first, or set SILTSTONE_BIN", binary.display());
     Ok(binary)
 }
 
@@ -84,11 +80,7 @@ pub fn start_siltstone(settings: &[(&str, &str)]) -> Result<Broker> {
     }
     let mut child = command.spawn().context("starting siltstone")?;
     let stdout = child.stdout.take().context("no stdout")?;
-    let mut broker = Broker {
-        addr: ([127, 0, 0, 1], 0).into(),
-        child,
-        home,
-    };
+    let mut broker = Broker { addr: ([127, 0, 0, 1], 0).into(), child, home };
     let mut lines = BufReader::new(stdout).lines();
     let found = lines.find_map(|line| {
         let line = line.ok()?;
@@ -126,14 +118,7 @@ pub fn start_kafka(lib: &Path, settings: &[(&str, &str)]) -> Result<Broker> {
     let class_path = format!("{}/*", lib.display());
     let log = std::fs::File::create(home.path().join("broker.log"))?;
     let format = Command::new("java")
-        .args([
-            "-Xmx256m",
-            "-cp",
-            &class_path,
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-        ])
+        .args(["-Xmx256m", "-cp", &class_path, "kafka.tools.StorageTool", "format", "--standalone"])
         .args(["-t", "4L6g3nShT-eMCtK--X86sw", "-c"])
         .arg(&config)
         .stdout(log.try_clone()?)

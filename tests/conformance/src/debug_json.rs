@@ -11,10 +11,7 @@ pub const BYTES_PREFIX: &str = "bytes:";
 /// The fields of `message` as JSON: structs become objects, newtypes vanish, byte strings become `bytes:<hex>`.
 pub fn to_json(message: &impl Debug) -> Result<Value> {
     let text = format!("{message:?}");
-    let mut parser = Parser {
-        text: text.as_bytes(),
-        at: 0,
-    };
+    let mut parser = Parser { text: text.as_bytes(), at: 0 };
     let value = parser.value()?;
     ensure!(parser.at == text.len(), "text left after the value: {text}");
     Ok(value)

@@ -24,11 +24,7 @@ const IDENTITY: [&str; 12] = [
     "base_offset",
 ];
 /// Fields whose wording is ours; only whether there is a text is compared.
-const TEXTS: [&str; 3] = [
-    "error_message",
-    "batch_index_error_message",
-    "documentation",
-];
+const TEXTS: [&str; 3] = ["error_message", "batch_index_error_message", "documentation"];
 const LINE_MAX: usize = 150;
 
 /// This crate's directory.
@@ -53,8 +49,7 @@ pub fn save(scenario: &str, steps: &[Value]) -> Result<()> {
 /// The recorded steps of a scenario.
 pub fn load(scenario: &str) -> Result<Vec<Value>> {
     let path = path(scenario);
-    let text = std::fs::read(&path)
-        .with_context(|| format!("{} is missing: record it (README.md)", path.display()))?;
+    let text = std::fs::read(&path).with_context(|| format!("{} is missing: record it (README.md)", path.display()))?;
     let file: Value = serde_json::from_slice(&text)?;
     Ok(file["steps"].as_array().cloned().unwrap_or_default())
 }
@@ -96,10 +91,7 @@ fn one_line(value: &Value) -> String {
         }
         Value::Object(fields) => {
             let fields: BTreeMap<_, _> = fields.iter().collect();
-            let fields: Vec<_> = fields
-                .iter()
-                .map(|(name, field)| format!("\"{name}\": {}", one_line(field)))
-                .collect();
+            let fields: Vec<_> = fields.iter().map(|(name, field)| format!("\"{name}\": {}", one_line(field))).collect();
             format!("{{{}}}", fields.join(", "))
         }
         scalar => scalar.to_string(),
@@ -125,22 +117,12 @@ pub fn compare(kafka: &[Value], ours: &[Value]) -> Vec<Diff> {
         let path = format!("{}:", name(step));
         match ours.iter().find(|o| o["step"] == step["step"]) {
             Some(our) => compare_value(&path, &step["answer"], &our["answer"], &mut diffs),
-            None => push(
-                &mut diffs,
-                &path,
-                &step["answer"],
-                &"<step not reached>".into(),
-            ),
+            None => push(&mut diffs, &path, &step["answer"], &"<step not reached>".into()),
         }
     }
     for our in ours {
         if !kafka.iter().any(|k| k["step"] == our["step"]) {
-            push(
-                &mut diffs,
-                &format!("{}:", name(our)),
-                &"<not recorded>".into(),
-                &our["answer"],
-            );
+            push(&mut diffs, &format!("{}:", name(our)), &"<not recorded>".into(), &our["answer"]);
         }
     }
     diffs
@@ -281,9 +263,7 @@ fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == text;
     };
-    text.strip_prefix(head).is_some_and(|text| {
-        (0..=text.len()).any(|at| text.is_char_boundary(at) && matches(rest, &text[at..]))
-    })
+    text.strip_prefix(head).is_some_and(|text| (0..=text.len()).any(|at| text.is_char_boundary(at) && matches(rest, &text[at..])))
 }
 
 #[cfg(test)]
@@ -292,12 +272,8 @@ mod tests {
 
     #[test]
     fn a_diff_names_the_step_and_the_field() {
-        let kafka = [
-            json!({"step": "s", "answer": {"topics": [{"name": "a", "error_code": 3}], "error_message": "x"}}),
-        ];
-        let ours = [
-            json!({"step": "s", "answer": {"topics": [{"name": "a", "error_code": 0}], "error_message": "y"}}),
-        ];
+        let kafka = [json!({"step": "s", "answer": {"topics": [{"name": "a", "error_code": 3}], "error_message": "x"}})];
+        let ours = [json!({"step": "s", "answer": {"topics": [{"name": "a", "error_code": 0}], "error_message": "y"}})];
         let diffs = compare(&kafka, &ours);
         let paths: Vec<_> = diffs.iter().map(|d| d.path.as_str()).collect();
         assert_eq!(paths, ["s: topics[a].error_code"]);
@@ -305,10 +281,7 @@ mod tests {
 
     #[test]
     fn missing_steps_and_elements_are_diffs() {
-        let kafka = [
-            json!({"step": "s", "answer": [{"name": "a"}]}),
-            json!({"step": "t", "answer": 1}),
-        ];
+        let kafka = [json!({"step": "s", "answer": [{"name": "a"}]}), json!({"step": "t", "answer": 1})];
         let ours = [json!({"step": "s", "answer": []})];
         assert_eq!(compare(&kafka, &ours).len(), 2);
         assert_eq!(compare(&ours, &kafka).len(), 2);

@@ -30,9 +30,5 @@ pub struct Scenario {
 
 /// A scenario on a broker with the base settings.
 pub const fn scenario(name: &'static str, run: fn(&mut Session) -> anyhow::Result<()>) -> Scenario {
-    Scenario {
-        name,
-        settings: &[],
-        run,
-    }
+    Scenario { name, settings: &[], run }
 }

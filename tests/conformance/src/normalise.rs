@@ -29,10 +29,7 @@ pub struct Normaliser {
 impl Normaliser {
     /// A normaliser for one run of one scenario; `start_ms` is the scenario's own time origin, an hour before now.
     pub fn new(start_ms: i64) -> Normaliser {
-        Normaliser {
-            start_ms,
-            seen: Vec::new(),
-        }
+        Normaliser { start_ms, seen: Vec::new() }
     }
 
     /// The stable form of a decoded answer.
@@ -124,16 +121,11 @@ pub fn now_ms() -> i64 {
 
 fn unhex(hex: &str) -> Vec<u8> {
     let digits = hex.as_bytes().chunks_exact(2);
-    digits
-        .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-        .collect()
+    digits.filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn is_uuid_at(text: &str, at: usize) -> bool {
-    text.is_char_boundary(at)
-        && text
-            .get(at..at + 36)
-            .is_some_and(|t| uuid::Uuid::try_parse(t).is_ok())
+    text.is_char_boundary(at) && text.get(at..at + 36).is_some_and(|t| uuid::Uuid::try_parse(t).is_ok())
 }
 
 fn sort_arrays(value: &mut Value) {
@@ -165,10 +157,7 @@ mod tests {
     fn volatile_values_get_names_in_order_of_appearance() {
         let start = now_ms() - 3_600_000;
         let mut normaliser = Normaliser::new(start);
-        let (a, b) = (
-            "5b2f1c6e-0000-4000-8000-0000000000aa",
-            "5b2f1c6e-0000-4000-8000-0000000000bb",
-        );
+        let (a, b) = ("5b2f1c6e-0000-4000-8000-0000000000aa", "5b2f1c6e-0000-4000-8000-0000000000bb");
         let answer = normaliser.apply(json!({
             "members": [format!("client-{a}"), format!("client-{b}")], "leader": format!("client-{a}"), "port": 4711,
             "t": start + 5, "timestamp": now_ms(), "producer_id": 12, "other": 12,

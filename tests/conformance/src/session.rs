@@ -5,9 +5,7 @@ use crate::normalise::{Normaliser, now_ms};
 use anyhow::{Context, Result, bail, ensure};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
-use kafka_protocol::messages::{
-    ApiKey, CreateTopicsRequest, GroupId, MetadataRequest, RequestHeader, ResponseHeader, TopicName,
-};
+use kafka_protocol::messages::{ApiKey, CreateTopicsRequest, GroupId, MetadataRequest, RequestHeader, ResponseHeader, TopicName};
 use kafka_protocol::messages::{list_offsets_request as lo, metadata_request as md};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 use serde_json::{Value, json};
@@ -50,20 +48,12 @@ impl Conn {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let client_id = Some(StrBytes::from_static_str("conformance"));
-        Ok(Conn {
-            addr,
-            stream,
-            correlation: 0,
-            client_id,
-        })
+        Ok(Conn { addr, stream, correlation: 0, client_id })
     }
 
     fn reopen(&mut self) -> Result<()> {
         let client_id = self.client_id.take();
-        *self = Conn {
-            client_id,
-            ..Conn::open(self.addr)?
-        };
+        *self = Conn { client_id, ..Conn::open(self.addr)? };
         Ok(())
     }
 
@@ -78,9 +68,7 @@ impl Conn {
             .with_client_id(self.client_id.clone());
         header.encode(&mut frame, R::header_version(version))?;
         let api = ApiKey::try_from(R::KEY);
-        request
-            .encode(&mut frame, version)
-            .with_context(|| format!("{api:?} version {version}"))?;
+        request.encode(&mut frame, version).with_context(|| format!("{api:?} version {version}"))?;
         Ok(frame)
     }
 
@@ -118,9 +106,7 @@ impl Conn {
         let mut read = || -> std::io::Result<Bytes> {
             self.stream.read_exact(&mut length)?;
             let length = i32::from_be_bytes(length);
-            let length = usize::try_from(length)
-                .ok()
-                .filter(|l| *l <= ANSWER_BYTES_MAX);
+            let length = usize::try_from(length).ok().filter(|l| *l <= ANSWER_BYTES_MAX);
             let mut frame = vec![0; length.ok_or(ErrorKind::InvalidData)?];
             self.stream.read_exact(&mut frame)?;
             Ok(frame.into())
@@ -128,9 +114,7 @@ impl Conn {
         match read() {
             Ok(frame) => Ok(Answer::Frame(frame)),
             Err(error) if is_closed(&error) => Ok(Answer::Closed),
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Ok(Answer::Silence)
-            }
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => Ok(Answer::Silence),
             Err(error) => Err(error).context("reading an answer"),
         }
     }
@@ -149,18 +133,10 @@ impl Conn {
     fn decode<R: Request>(&self, version: i16, mut frame: Bytes) -> Result<(R::Response, bool)> {
         let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version))?;
         let expected = self.correlation;
-        ensure!(
-            header.correlation_id == expected,
-            "correlation id {} instead of {expected}",
-            header.correlation_id
-        );
+        ensure!(header.correlation_id == expected, "correlation id {} instead of {expected}", header.correlation_id);
         let body = frame.clone();
         let response = R::Response::decode(&mut frame, version)?;
-        ensure!(
-            !frame.has_remaining(),
-            "{} bytes after the answer",
-            frame.remaining()
-        );
+        ensure!(!frame.has_remaining(), "{} bytes after the answer", frame.remaining());
         let mut again = BytesMut::new();
         let canonical = response.encode(&mut again, version).is_ok() && again == body;
         Ok((response, canonical))
@@ -169,10 +145,7 @@ impl Conn {
 
 fn is_closed(error: &std::io::Error) -> bool {
     use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    matches!(
-        error.kind(),
-        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-    )
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// One run of one scenario on one broker.
@@ -191,14 +164,7 @@ impl Session {
     pub fn new(addr: SocketAddr, name: &'static str) -> Session {
         let start_ms = now_ms() - 3_600_000;
         let normaliser = Normaliser::new(start_ms);
-        Session {
-            addr,
-            name,
-            normaliser,
-            steps: Vec::new(),
-            only_own: false,
-            start_ms,
-        }
+        Session { addr, name, normaliser, steps: Vec::new(), only_own: false, start_ms }
     }
 
     /// The notes taken.
@@ -232,13 +198,7 @@ impl Session {
     }
 
     /// Sends `request`, notes the answer as `step` and returns it; a default one when there was none.
-    pub fn ask<R: Request>(
-        &mut self,
-        conn: &mut Conn,
-        step: &str,
-        version: i16,
-        request: &R,
-    ) -> Result<R::Response>
+    pub fn ask<R: Request>(&mut self, conn: &mut Conn, step: &str, version: i16, request: &R) -> Result<R::Response>
     where
         R::Response: Debug + Default,
     {
@@ -247,12 +207,7 @@ impl Session {
     }
 
     /// Notes the answer to a request of type `R` sent before.
-    pub fn hear<R: Request>(
-        &mut self,
-        conn: &mut Conn,
-        step: &str,
-        version: i16,
-    ) -> Result<R::Response>
+    pub fn hear<R: Request>(&mut self, conn: &mut Conn, step: &str, version: i16) -> Result<R::Response>
     where
         R::Response: Debug + Default,
     {
@@ -266,10 +221,7 @@ impl Session {
                     }
                     (note, response)
                 }
-                Err(error) => (
-                    json!(format!("undecodable: {error:#}")),
-                    R::Response::default(),
-                ),
+                Err(error) => (json!(format!("undecodable: {error:#}")), R::Response::default()),
             },
             Answer::Closed => (json!("closed"), R::Response::default()),
             Answer::Silence => (json!("silence"), R::Response::default()),
@@ -306,8 +258,7 @@ impl Session {
     pub fn note(&mut self, step: &str, api: &str, answer: Value) -> Result<()> {
         let taken = self.steps.iter().any(|s| s["step"] == step);
         ensure!(!taken, "step {step:?} is noted twice");
-        self.steps
-            .push(json!({"step": step, "api": api, "answer": answer}));
+        self.steps.push(json!({"step": step, "api": api, "answer": answer}));
         Ok(())
     }
 
@@ -317,8 +268,7 @@ impl Session {
                 if let Some(Value::Array(items)) = answer.get_mut(list) {
                     items.retain(|item| {
                         let name = item.get("name").or(item.get("group_id"));
-                        name.and_then(Value::as_str)
-                            .is_none_or(|n| n.starts_with(self.name))
+                        name.and_then(Value::as_str).is_none_or(|n| n.starts_with(self.name))
                     });
                 }
             }
@@ -327,13 +277,7 @@ impl Session {
     }
 
     /// Creates a topic with one replica and waits until every partition takes requests; gives its id.
-    pub fn create_topic(
-        &self,
-        conn: &mut Conn,
-        short: &str,
-        partitions: i32,
-        configs: &[(&str, &str)],
-    ) -> Result<Uuid> {
+    pub fn create_topic(&self, conn: &mut Conn, short: &str, partitions: i32, configs: &[(&str, &str)]) -> Result<Uuid> {
         let config = |(name, value): &(&str, &str)| {
             CreatableTopicConfig::default()
                 .with_name(StrBytes::from_string(name.to_string()))
@@ -344,45 +288,26 @@ impl Session {
             .with_num_partitions(partitions)
             .with_replication_factor(1)
             .with_configs(configs.iter().map(config).collect());
-        let request = CreateTopicsRequest::default()
-            .with_topics(vec![topic])
-            .with_timeout_ms(15_000);
+        let request = CreateTopicsRequest::default().with_topics(vec![topic]).with_timeout_ms(15_000);
         let answer = conn.call(7, &request)?;
         let result = answer.topics.first().context("no topic in the answer")?;
-        ensure!(
-            result.error_code == 0,
-            "creating {short}: error {} {:?}",
-            result.error_code,
-            result.error_message
-        );
+        ensure!(result.error_code == 0, "creating {short}: error {} {:?}", result.error_code, result.error_message);
         self.wait_for_topic(conn, short, partitions)
     }
 
     /// Waits until every partition of a topic takes requests; gives the topic's id.
     pub fn wait_for_topic(&self, conn: &mut Conn, short: &str, partitions: i32) -> Result<Uuid> {
         let name = self.topic(short);
-        let metadata = MetadataRequest::default().with_topics(Some(vec![
-            md::MetadataRequestTopic::default().with_name(Some(name.clone())),
-        ]));
-        let latest = |index| {
-            lo::ListOffsetsPartition::default()
-                .with_partition_index(index)
-                .with_timestamp(-1)
-        };
+        let metadata =
+            MetadataRequest::default().with_topics(Some(vec![md::MetadataRequestTopic::default().with_name(Some(name.clone()))]));
+        let latest = |index| lo::ListOffsetsPartition::default().with_partition_index(index).with_timestamp(-1);
         let offsets = kafka_protocol::messages::ListOffsetsRequest::default()
             .with_replica_id((-1).into())
-            .with_topics(vec![
-                lo::ListOffsetsTopic::default()
-                    .with_name(name)
-                    .with_partitions((0..partitions).map(latest).collect()),
-            ]);
+            .with_topics(vec![lo::ListOffsetsTopic::default().with_name(name).with_partitions((0..partitions).map(latest).collect())]);
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             let answer = conn.call(12, &metadata)?;
-            let topic = answer
-                .topics
-                .first()
-                .filter(|t| t.error_code == 0 && t.partitions.len() == partitions as usize);
+            let topic = answer.topics.first().filter(|t| t.error_code == 0 && t.partitions.len() == partitions as usize);
             if let Some(topic) = topic {
                 let answer = conn.call(7, &offsets)?;
                 let mut parts = answer.topics.iter().flat_map(|t| &t.partitions);
@@ -390,10 +315,7 @@ impl Session {
                     return Ok(topic.topic_id);
                 }
             }
-            ensure!(
-                Instant::now() < deadline,
-                "{short} is not ready: {answer:?}"
-            );
+            ensure!(Instant::now() < deadline, "{short} is not ready: {answer:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }

@@ -9,9 +9,8 @@ const THREADS: usize = 4;
 
 #[test]
 fn siltstone_answers_as_kafka_did() {
-    let prefixes: Vec<String> = std::env::var("CONFORMANCE_ONLY")
-        .map(|names| names.split(',').map(str::to_owned).collect())
-        .unwrap_or_default();
+    let prefixes: Vec<String> =
+        std::env::var("CONFORMANCE_ONLY").map(|names| names.split(',').map(str::to_owned).collect()).unwrap_or_default();
     let mut differences = golden::Differences::load().expect("differences.toml");
     let mut report = String::new();
     for group in run::groups(&prefixes) {
@@ -21,10 +20,7 @@ fn siltstone_answers_as_kafka_did() {
             for diff in golden::compare(&recorded, &outcome.steps) {
                 if !differences.covers(name, &diff.path) {
                     let (kafka, ours) = (diff.kafka, diff.ours);
-                    let entry = format!(
-                        "{name} · {}\n    kafka {kafka}\n    ours  {ours}\n",
-                        diff.path
-                    );
+                    let entry = format!("{name} · {}\n    kafka {kafka}\n    ours  {ours}\n", diff.path);
                     report.push_str(&entry);
                 }
             }
@@ -35,9 +31,7 @@ fn siltstone_answers_as_kafka_did() {
     }
     if prefixes.is_empty() {
         for entry in differences.unmet() {
-            report.push_str(&format!(
-                "differences.toml: {entry} is no longer a difference: remove it\n"
-            ));
+            report.push_str(&format!("differences.toml: {entry} is no longer a difference: remove it\n"));
         }
     }
     assert!(report.is_empty(), "answers differ from Kafka's:\n{report}");

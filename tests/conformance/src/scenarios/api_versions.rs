@@ -16,9 +16,7 @@ fn api_versions(s: &mut Session) -> Result<()> {
     for version in 0..=4 {
         let mut request = ApiVersionsRequest::default();
         if version >= 3 {
-            request = request
-                .with_client_software_name(text("conformance"))
-                .with_client_software_version(text("1.0"));
+            request = request.with_client_software_name(text("conformance")).with_client_software_version(text("1.0"));
         }
         s.ask(&mut c, &format!("v{version}"), version, &request)?;
     }
@@ -30,9 +28,8 @@ fn api_versions(s: &mut Session) -> Result<()> {
         ("software version with a slash", "a", "1/0"),
         ("software name with dot and dash", "a.b-c", "1.0-rc.1"),
     ] {
-        let request = ApiVersionsRequest::default()
-            .with_client_software_name(text(name))
-            .with_client_software_version(text(software_version));
+        let request =
+            ApiVersionsRequest::default().with_client_software_name(text(name)).with_client_software_version(text(software_version));
         s.ask(&mut c, step, 3, &request)?;
     }
     for version in [5, 99, i16::MAX] {

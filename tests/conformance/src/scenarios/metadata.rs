@@ -9,11 +9,7 @@ use uuid::Uuid;
 
 pub const SCENARIOS: &[Scenario] = &[
     scenario("metadata", metadata),
-    Scenario {
-        name: "metadata-auto-create",
-        settings: &[("auto.create.topics.enable", "true")],
-        run: auto_create,
-    },
+    Scenario { name: "metadata-auto-create", settings: &[("auto.create.topics.enable", "true")], run: auto_create },
 ];
 
 fn named(name: TopicName) -> MetadataRequestTopic {
@@ -21,9 +17,7 @@ fn named(name: TopicName) -> MetadataRequestTopic {
 }
 
 fn by_id(id: Uuid) -> MetadataRequestTopic {
-    MetadataRequestTopic::default()
-        .with_topic_id(id)
-        .with_name(None)
+    MetadataRequestTopic::default().with_topic_id(id).with_name(None)
 }
 
 fn of(topics: Vec<MetadataRequestTopic>) -> MetadataRequest {
@@ -37,18 +31,8 @@ fn metadata(s: &mut Session) -> Result<()> {
     s.create_topic(&mut c, "b", 1, &[])?;
     for version in 0..=13 {
         let step = |what: &str| format!("v{version} {what}");
-        s.ask(
-            &mut c,
-            &step("one topic"),
-            version,
-            &of(vec![named(s.topic("a"))]),
-        )?;
-        s.ask(
-            &mut c,
-            &step("unknown topic"),
-            version,
-            &of(vec![named(s.topic("none"))]),
-        )?;
+        s.ask(&mut c, &step("one topic"), version, &of(vec![named(s.topic("a"))]))?;
+        s.ask(&mut c, &step("unknown topic"), version, &of(vec![named(s.topic("none"))]))?;
         s.ask(&mut c, &step("empty list"), version, &of(vec![]))?;
         if version >= 1 {
             let all = MetadataRequest::default().with_topics(None);
@@ -57,75 +41,29 @@ fn metadata(s: &mut Session) -> Result<()> {
     }
     let name = topic_name("bad/name");
     for version in [1, 12] {
-        s.ask(
-            &mut c,
-            &format!("v{version} invalid name"),
-            version,
-            &of(vec![named(name.clone())]),
-        )?;
+        s.ask(&mut c, &format!("v{version} invalid name"), version, &of(vec![named(name.clone())]))?;
         let twice = of(vec![named(s.topic("a")), named(s.topic("a"))]);
-        s.ask(
-            &mut c,
-            &format!("v{version} one name twice"),
-            version,
-            &twice,
-        )?;
-        s.ask(
-            &mut c,
-            &format!("v{version} empty name"),
-            version,
-            &of(vec![named(topic_name(""))]),
-        )?;
+        s.ask(&mut c, &format!("v{version} one name twice"), version, &twice)?;
+        s.ask(&mut c, &format!("v{version} empty name"), version, &of(vec![named(topic_name(""))]))?;
     }
     for version in [12, 13] {
         let step = |what: &str| format!("v{version} {what}");
         s.ask(&mut c, &step("by id"), version, &of(vec![by_id(id)]))?;
-        s.ask(
-            &mut c,
-            &step("unknown id"),
-            version,
-            &of(vec![by_id(Uuid::from_u128(77))]),
-        )?;
-        s.ask(
-            &mut c,
-            &step("zero id and no name"),
-            version,
-            &of(vec![by_id(Uuid::nil())]),
-        )?;
+        s.ask(&mut c, &step("unknown id"), version, &of(vec![by_id(Uuid::from_u128(77))]))?;
+        s.ask(&mut c, &step("zero id and no name"), version, &of(vec![by_id(Uuid::nil())]))?;
         let mixed = of(vec![by_id(id), named(s.topic("b"))]);
         s.ask(&mut c, &step("by id and by name"), version, &mixed)?;
         let both = named(s.topic("b")).with_topic_id(id);
-        s.ask(
-            &mut c,
-            &step("id and name in one"),
-            version,
-            &of(vec![both]),
-        )?;
+        s.ask(&mut c, &step("id and name in one"), version, &of(vec![both]))?;
     }
     for version in [10, 11] {
-        s.ask(
-            &mut c,
-            &format!("v{version} by id, too early"),
-            version,
-            &of(vec![by_id(id)]),
-        )?;
-        s.ask(
-            &mut c,
-            &format!("v{version} null name"),
-            version,
-            &of(vec![by_id(Uuid::nil())]),
-        )?;
+        s.ask(&mut c, &format!("v{version} by id, too early"), version, &of(vec![by_id(id)]))?;
+        s.ask(&mut c, &format!("v{version} null name"), version, &of(vec![by_id(Uuid::nil())]))?;
     }
     for version in [8, 10] {
-        let request = of(vec![named(s.topic("a"))])
-            .with_include_cluster_authorized_operations(true)
-            .with_include_topic_authorized_operations(true);
-        s.ask(
-            &mut c,
-            &format!("v{version} authorized operations"),
-            version,
-            &request,
-        )?;
+        let request =
+            of(vec![named(s.topic("a"))]).with_include_cluster_authorized_operations(true).with_include_topic_authorized_operations(true);
+        s.ask(&mut c, &format!("v{version} authorized operations"), version, &request)?;
     }
     let request = of(vec![named(s.topic("a"))]).with_include_topic_authorized_operations(true);
     s.ask(&mut c, "v13 authorized operations", 13, &request)?;

@@ -1,6 +1,7 @@
 //! The scenarios, one file per area.
 
 mod api_versions;
+mod idempotence;
 mod metadata;
 mod produce;
 pub mod requests;
@@ -9,10 +10,5 @@ use crate::Scenario;
 
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
-    [
-        api_versions::SCENARIOS,
-        metadata::SCENARIOS,
-        produce::SCENARIOS,
-    ]
-    .concat()
+    [api_versions::SCENARIOS, metadata::SCENARIOS, produce::SCENARIOS, idempotence::SCENARIOS].concat()
 }
