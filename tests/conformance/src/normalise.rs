@@ -85,7 +85,7 @@ impl Normaliser {
             }
             rest = &rest[at + 36..];
         }
-        out + rest
+        without_times(&(out + rest))
     }
 
     fn number(&mut self, field: &str, n: i64) -> Option<String> {
@@ -111,6 +111,20 @@ impl Normaliser {
         }
         format!("<{kind}-{}>", number + 1)
     }
+}
+
+/// `text` with every time in ms since 1970 (13 digits) replaced.
+fn without_times(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(|c: char| c.is_ascii_digit()) {
+        out.push_str(&rest[..at]);
+        let number = rest[at..].split(|c: char| !c.is_ascii_digit()).next();
+        let number = number.unwrap_or_default();
+        out.push_str(if number.len() == 13 { "<ms>" } else { number });
+        rest = &rest[at + number.len()..];
+    }
+    out + rest
 }
 
 /// Milliseconds since 1970.

@@ -1,8 +1,11 @@
 //! The scenarios, one file per area.
 
 mod api_versions;
+mod fetch;
+mod fetch_sessions;
 mod idempotence;
 mod metadata;
+mod offsets;
 mod produce;
 pub mod requests;
 
@@ -10,5 +13,14 @@ use crate::Scenario;
 
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
-    [api_versions::SCENARIOS, metadata::SCENARIOS, produce::SCENARIOS, idempotence::SCENARIOS].concat()
+    let areas = [
+        api_versions::SCENARIOS,
+        fetch::SCENARIOS,
+        fetch_sessions::SCENARIOS,
+        idempotence::SCENARIOS,
+        metadata::SCENARIOS,
+        offsets::SCENARIOS,
+        produce::SCENARIOS,
+    ];
+    areas.concat()
 }
