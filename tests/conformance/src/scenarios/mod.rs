@@ -3,6 +3,11 @@
 mod api_versions;
 mod fetch;
 mod fetch_sessions;
+mod group_admin;
+mod group_offsets;
+mod group_requests;
+mod group_static;
+mod groups;
 mod idempotence;
 mod metadata;
 mod offsets;
@@ -17,6 +22,10 @@ pub fn all() -> Vec<Scenario> {
         api_versions::SCENARIOS,
         fetch::SCENARIOS,
         fetch_sessions::SCENARIOS,
+        group_admin::SCENARIOS,
+        group_offsets::SCENARIOS,
+        group_static::SCENARIOS,
+        groups::SCENARIOS,
         idempotence::SCENARIOS,
         metadata::SCENARIOS,
         offsets::SCENARIOS,
