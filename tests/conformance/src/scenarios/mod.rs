@@ -1,8 +1,11 @@
 //! The scenarios, one file per area.
 
 mod api_versions;
+mod cluster;
+mod configs;
 mod fetch;
 mod fetch_sessions;
+mod frames;
 mod group_admin;
 mod group_offsets;
 mod group_requests;
@@ -13,6 +16,7 @@ mod metadata;
 mod offsets;
 mod produce;
 pub mod requests;
+mod topics;
 
 use crate::Scenario;
 
@@ -20,7 +24,10 @@ use crate::Scenario;
 pub fn all() -> Vec<Scenario> {
     let areas = [
         api_versions::SCENARIOS,
+        cluster::SCENARIOS,
+        configs::SCENARIOS,
         fetch::SCENARIOS,
+        frames::SCENARIOS,
         fetch_sessions::SCENARIOS,
         group_admin::SCENARIOS,
         group_offsets::SCENARIOS,
@@ -30,6 +37,7 @@ pub fn all() -> Vec<Scenario> {
         metadata::SCENARIOS,
         offsets::SCENARIOS,
         produce::SCENARIOS,
+        topics::SCENARIOS,
     ];
     areas.concat()
 }
