@@ -41,6 +41,13 @@ pub enum LogError {
     Offline(String),
 }
 
+impl LogError {
+    /// An I/O error with the file it happened to.
+    pub(crate) fn io(path: &std::path::Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.display().to_string(), source }
+    }
+}
+
 /// A batch was not appended.
 #[derive(Debug, Error)]
 pub enum AppendError {
@@ -140,4 +147,14 @@ pub enum ReadError {
     /// The log is offline.
     #[error("log is offline: {0}")]
     Offline(String),
+}
+
+impl ReadError {
+    /// As the failure of an operation on the file at `path`.
+    pub(crate) fn into_log_error(self, path: &std::path::Path) -> LogError {
+        match self {
+            ReadError::Io(source) => LogError::io(path, source),
+            other => LogError::Corrupt { path: path.display().to_string(), reason: other.to_string() },
+        }
+    }
 }

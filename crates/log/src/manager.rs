@@ -1,14 +1,29 @@
 //! All logs of one data directory: recovery, the shared WAL, creation and deletion.
+//!
+//! # Overview
+//! The directory holds `meta.properties` (whose it is), `manifest` (what the segment files hold), `wal/` and, made when there is
+//! something to put there, `log/<topic id>-<partition>/`. Opening reads manifest and WAL; a partition's own files are looked at
+//! when its log is asked for. A partition without records leaves no trace on disk: the metadata knows that it exists.
+//!
+//! # Cancellation
+//! Dropping the manager ends its loops without a flush, as a kill would. [`LogManager::close`] is the clean stop.
+
+pub(crate) mod flusher;
+mod identity;
+mod recovery;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use siltstone_common::{Env, TopicIdPartition};
+use parking_lot::Mutex;
+use siltstone_common::{Env, TopicIdPartition, fault};
 
 use crate::error::LogError;
-use crate::partition::{LogConfig, PartitionLog};
+use crate::manifest::record::Record;
+use crate::partition::{LogConfig, PartitionLog, Recovered};
+use crate::shared::{ListenerSlot, Shared, segments_dir};
 
-/// Told when a partition's `ack_end` moved (a WAL commit, or an append without flush). Called from the WAL's thread or the appender's: must not block.
+/// Told when a partition's `ack_end` moved (a WAL commit). Called from the WAL's thread: must not block.
 pub trait LogListener: Send + Sync {
     /// `log`'s `ack_end` moved.
     fn ack_end_moved(&self, log: &Arc<PartitionLog>);
@@ -53,52 +68,145 @@ pub struct RecoveryReport {
 /// All logs of one data directory. Shared by `Arc`.
 #[derive(Debug)]
 pub struct LogManager {
-    _private: (),
+    shared: Arc<Shared>,
+    /// Serialises creation and deletion.
+    changing: Mutex<()>,
 }
 
 impl LogManager {
     /// Locks, recovers and opens the directory, and starts the WAL. Blocks: call it where that is allowed, inside a runtime.
+    ///
+    /// # Errors
+    /// [`LogError::Locked`], [`LogError::WrongCluster`], and [`LogError::Io`].
     pub fn open(config: LogManagerConfig, env: Env) -> Result<(Arc<Self>, RecoveryReport), LogError> {
-        let _ = (config, env);
-        todo!()
+        let (shared, report) = recovery::recover(config, env)?;
+        let tasks = shared.env.tasks.clone();
+        tasks.spawn_io("log-wal", crate::wal::commit::run(Arc::clone(&shared)));
+        tasks.spawn_io("log-flusher", flusher::run(Arc::clone(&shared)));
+        Ok((Arc::new(Self { shared, changing: Mutex::new(()) }), report))
     }
 
-    /// Who is told of progress. Set once, before the first append.
+    /// Who is told of progress. Set once, before the first append; a second listener is ignored.
     pub fn set_listener(&self, listener: Arc<dyn LogListener>) {
-        let _ = listener;
-        todo!()
+        if self.shared.listener.set(ListenerSlot(listener)).is_err() {
+            tracing::warn!("the log has a listener already");
+        }
     }
 
     /// The partition's log, made empty if there is none. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] and [`LogError::Corrupt`].
     pub fn get_or_create(&self, id: TopicIdPartition, config: LogConfig) -> Result<Arc<PartitionLog>, LogError> {
-        let _ = (id, config);
-        todo!()
+        let _changing = self.changing.lock();
+        if let Some(log) = self.get(id) {
+            return Ok(log);
+        }
+        let recovered = self.shared.recovered.lock().get(&id).cloned();
+        let covered_sequence = self.shared.wal.next_sequence() - 1;
+        let log = PartitionLog::open(id, Arc::clone(&self.shared), config, recovered.unwrap_or_default(), covered_sequence)?;
+        self.shared.logs.write().insert(id, Arc::clone(&log));
+        self.shared.recovered.lock().remove(&id);
+        Ok(log)
     }
 
-    /// The partition's log.
+    /// The partition's log, if it was asked for by [`LogManager::get_or_create`].
     pub fn get(&self, id: TopicIdPartition) -> Option<Arc<PartitionLog>> {
-        let _ = id;
-        todo!()
+        self.shared.logs.read().get(&id).cloned()
     }
 
-    /// All partitions with a local log.
+    /// All partitions with a local log, opened or not.
     pub fn ids(&self) -> Vec<TopicIdPartition> {
-        todo!()
+        let mut ids: Vec<_> = self.shared.logs.read().keys().copied().collect();
+        ids.extend(self.shared.recovered.lock().keys().copied());
+        ids.sort_unstable();
+        ids.dedup();
+        ids
     }
 
     /// Removes a partition's log. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; the log is then gone or whole after a restart.
     pub fn delete(&self, id: TopicIdPartition) -> Result<(), LogError> {
-        let _ = id;
-        todo!()
+        let _changing = self.changing.lock();
+        let log = self.get(id);
+        if log.is_none() && !self.shared.recovered.lock().contains_key(&id) {
+            return Ok(());
+        }
+        if let Some(log) = &log {
+            log.mark_deleted();
+        }
+        let fs = &self.shared.env.fs;
+        let dir = self.shared.partition_dir(id);
+        let doomed = dir.with_extension("deleted");
+        let existed = fs.exists(&dir);
+        let failed = |error| LogError::io(&dir, error);
+        if existed {
+            fs.rename(&dir, &doomed).map_err(failed)?;
+            fs.sync_dir(&segments_dir(&self.shared.config.dir)).map_err(failed)?;
+        }
+        fault::point("delete.renamed").map_err(failed)?;
+        self.shared.logs.write().remove(&id);
+        self.shared.recovered.lock().remove(&id);
+        let covered_sequence = self.shared.wal.next_sequence() - 1;
+        self.shared.append_manifest(&mut |out| out.push(Record::Removed { id, covered_sequence }))?;
+        if existed {
+            fs.remove_dir_all(&doomed).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Bytes used by the directory's logs and WAL.
     pub fn used_bytes(&self) -> u64 {
-        todo!()
+        let logs: u64 = self.shared.all_logs().iter().map(|log| log.local_size_bytes()).sum();
+        let record_bytes = |recovered: &Recovered| -> u64 {
+            recovered.record.iter().flat_map(|record| &record.segments).map(|segment| segment.size_bytes).sum()
+        };
+        let unopened: u64 = self.shared.recovered.lock().values().map(record_bytes).sum();
+        logs + unopened + self.shared.wal.files.lock().disk_bytes()
     }
 
     /// Flushes all, writes checkpoints and the clean-stop marker. Appends after this fail. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] and [`LogError::Offline`]; the next start then recovers from the WAL.
     pub fn close(&self) -> Result<(), LogError> {
-        todo!()
+        let _changing = self.changing.lock();
+        if self.shared.health.close() {
+            return Ok(());
+        }
+        self.shared.flusher.close();
+        self.shared.wal.close();
+        let logs = self.shared.all_logs();
+        let mut failed = None;
+        for log in &logs {
+            if let Err(error) = log.sync_and_seal().and_then(|()| log.save_active()) {
+                failed.get_or_insert(error);
+            }
+        }
+        let pending = self.shared.recovered.lock().values().any(|recovered| !recovered.entries.is_empty());
+        let clean = failed.is_none() && !pending;
+        let next_sequence = self.shared.wal.next_sequence();
+        self.shared.append_manifest(&mut |out| {
+            out.extend(logs.iter().filter_map(|log| log.manifest_record()));
+            if clean {
+                out.push(Record::Closed { next_sequence });
+            }
+        })?;
+        for log in &logs {
+            log.acknowledge_all();
+        }
+        failed.map_or(Ok(()), Err)
     }
 }
+
+impl Drop for LogManager {
+    fn drop(&mut self) {
+        self.shared.flusher.close();
+        self.shared.wal.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

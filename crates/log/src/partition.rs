@@ -1,16 +1,47 @@
 //! One partition's log.
+//!
+//! # Overview
+//! Appended batches go to the tail cache and, in the same order, into the queue of the shared WAL; from the tail they are written
+//! to the active segment's file in large writes, in the background (`flush`). A roll closes the active segment in memory; the
+//! background completes its file, writes index, aborted transactions and producer snapshot beside it, and then the manifest
+//! says that it is sealed. Everything that the manifest says of a partition is derived here ([`PartitionLog::manifest_record`]).
+//!
+//! # Locks
+//! `state` serialises appends and is never held across I/O. `io` serialises what changes files (flush, seal, truncation, deletion)
+//! and is held across it. Order: `io`, then the manifest's lock, then `state`, then the WAL's queue.
+//!
+//! # Invariants
+//! I1 and I7 hold after each change of the state. A chunk leaves the tail only when it is in the segment file. Offsets below
+//! `synced_end` of the manifest's record are in synced segment files; what is above is in the WAL or was not acknowledged.
+//!
+//! # Crash consistency
+//! The manifest's record is the truth of what the files hold; what they hold beyond it is cut off at recovery and comes again from the WAL.
 
-use std::sync::Arc;
+mod append;
+mod flush;
+mod lookup;
+mod maintain;
+mod open;
+mod read;
+mod state;
 
-use bytes::{Bytes, BytesMut};
+pub(crate) use open::Recovered;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
 use siltstone_common::TopicIdPartition;
 use siltstone_common::fs::File;
 use tokio::sync::watch;
 
 use crate::epochs::EpochEntry;
-use crate::error::{AppendError, LogError, ReadError};
-use crate::producers::{AbortedTxn, ProducerInfo};
-use crate::segment::{SealedSegment, SegmentStat};
+use crate::manifest::record::Record;
+use crate::producers::ProducerInfo;
+use crate::segment::SegmentStat;
+use crate::shared::Shared;
+use state::LogState;
 
 /// The topic settings that the log needs, under Kafka's names and with Kafka's defaults but for `flush_messages`.
 #[derive(Clone, Debug, PartialEq)]
@@ -95,7 +126,8 @@ pub struct LogOffsets {
     pub last_stable: i64,
     /// No record at or above it is visible.
     pub high_watermark: i64,
-    /// What this replica holds under its flush policy: synced with `flush.messages=1`, else appended. Goes into the high watermark.
+    /// What this replica holds under its flush policy: synced with `flush.messages=1`, else written to the WAL (so that it survives a
+    /// kill of the process, but not a power loss). Goes into the high watermark.
     pub ack_end: i64,
     /// Next offset to be written.
     pub log_end: i64,
@@ -147,148 +179,148 @@ pub struct LogRead {
 /// other than what is documented at the method.
 #[derive(Debug)]
 pub struct PartitionLog {
-    _private: (),
+    id: TopicIdPartition,
+    shared: Arc<Shared>,
+    me: Weak<PartitionLog>,
+    state: Mutex<LogState>,
+    io: Mutex<flush::IoState>,
+    offsets: watch::Sender<LogOffsets>,
+    flush_requested: AtomicBool,
 }
 
 impl PartitionLog {
+    fn with_state(id: TopicIdPartition, shared: Arc<Shared>, state: LogState) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            id,
+            shared,
+            me: Weak::clone(me),
+            offsets: watch::Sender::new(state.offsets),
+            state: Mutex::new(state),
+            io: Mutex::default(),
+            flush_requested: AtomicBool::new(false),
+        })
+    }
+
     /// Which partition.
     pub fn id(&self) -> TopicIdPartition {
-        todo!()
-    }
-
-    /// Validates a producer's batches (`records` holds one or more), stamps offsets and `leader_epoch` in place, and puts them into the tail
-    /// cache and the WAL's queue. Returns at once: the record is durable when [`LogOffsets::ack_end`] passes it (see [`PartitionLog::subscribe`]).
-    pub fn append_as_leader(&self, records: BytesMut, leader_epoch: i32, origin: AppendOrigin) -> Result<AppendInfo, AppendError> {
-        let _ = (records, leader_epoch, origin);
-        todo!()
-    }
-
-    /// Appends batches fetched from the leader as they are; their offsets must follow ours (I7).
-    pub fn append_as_follower(&self, records: Bytes) -> Result<AppendInfo, AppendError> {
-        let _ = records;
-        todo!()
-    }
-
-    /// Reads whole batches from the one that contains `offset`, at most `max_bytes`, all below `upper_bound` (exclusive: high watermark,
-    /// last stable offset or log end). With `at_least_one`, the first batch comes even if larger. Only from memory: `None` if the
-    /// offset lies in a segment file, and [`PartitionLog::read`] is to be called where blocking is allowed.
-    pub fn read_tail(&self, offset: i64, max_bytes: usize, at_least_one: bool, upper_bound: i64) -> Result<Option<LogRead>, ReadError> {
-        let _ = (offset, max_bytes, at_least_one, upper_bound);
-        todo!()
-    }
-
-    /// As [`PartitionLog::read_tail`], from segment files too. Blocks on the disk (index look-up and a few headers).
-    pub fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool, upper_bound: i64) -> Result<LogRead, ReadError> {
-        let _ = (offset, max_bytes, at_least_one, upper_bound);
-        todo!()
-    }
-
-    /// Aborted transactions that overlap `[from, to)`, from local segments.
-    pub fn aborted_transactions(&self, from: i64, to: i64) -> Result<Vec<AbortedTxn>, ReadError> {
-        let _ = (from, to);
-        todo!()
-    }
-
-    /// The first record at or above `from` with a timestamp >= `timestamp_ms`: (timestamp, offset, leader epoch). Local part only. Blocks.
-    pub fn offset_for_timestamp(&self, timestamp_ms: i64, from: i64) -> Result<Option<(i64, i64, i32)>, ReadError> {
-        let _ = (timestamp_ms, from);
-        todo!()
-    }
-
-    /// The first record with the largest timestamp of the local part: (timestamp, offset, leader epoch). Blocks.
-    pub fn max_timestamp(&self) -> Result<Option<(i64, i64, i32)>, ReadError> {
-        todo!()
+        self.id
     }
 
     /// The offsets now.
     pub fn offsets(&self) -> LogOffsets {
-        todo!()
+        *self.offsets.borrow()
     }
 
     /// Changes whenever any of the offsets does.
     pub fn subscribe(&self) -> watch::Receiver<LogOffsets> {
-        todo!()
+        self.offsets.subscribe()
+    }
+
+    /// Completes when the WAL has room for more: to be awaited before an append, so that a slow disk slows producers down instead
+    /// of filling the memory.
+    pub async fn ready(&self) {
+        self.shared.wal.room().await;
     }
 
     /// Raises the high watermark (never lowers it, never past the log end).
     pub fn raise_high_watermark(&self, offset: i64) {
-        let _ = offset;
-        todo!()
-    }
-
-    /// Raises the log start (DeleteRecords, retention): durable before it returns. Blocks.
-    pub fn raise_log_start(&self, offset: i64) -> Result<(), LogError> {
-        let _ = offset;
-        todo!()
+        let mut state = self.state.lock();
+        if state.raise_high_watermark(offset) {
+            self.publish(&state);
+        }
     }
 
     /// Leader epochs known here.
     pub fn leader_epochs(&self) -> Vec<EpochEntry> {
-        todo!()
+        self.state.lock().epochs.entries().to_vec()
     }
 
     /// See [`crate::epochs::LeaderEpochCache::end_offset_for`].
     pub fn end_offset_for_epoch(&self, epoch: i32) -> Option<(i32, i64)> {
-        let _ = epoch;
-        todo!()
+        let state = self.state.lock();
+        state.epochs.end_offset_for(epoch, state.offsets.log_end)
     }
 
-    /// Notes that this broker leads from now on in `epoch`: the epoch begins at the log end with its first batch.
+    /// Notes that this broker leads from now on in `epoch`: the epoch begins at the log end, as Kafka has it.
     pub fn begin_leader_epoch(&self, epoch: i32) {
-        let _ = epoch;
-        todo!()
+        let mut state = self.state.lock();
+        let log_end = state.offsets.log_end;
+        state.epochs.assign(epoch, log_end);
     }
 
     /// Active producers (DescribeProducers).
     pub fn producers(&self) -> Vec<ProducerInfo> {
-        todo!()
+        self.state.lock().producers.list()
     }
 
     /// Local segments, oldest first; the last is the active one.
     pub fn segments(&self) -> Vec<SegmentStat> {
-        todo!()
+        self.state.lock().segments.iter().map(|segment| segment.stat()).collect()
     }
 
     /// Bytes on this disk (segments and unflushed tail).
     pub fn local_size_bytes(&self) -> u64 {
-        todo!()
-    }
-
-    /// Seals the active segment if it is due by time (`segment.ms`, from the first record's append), or at once with `force`. Empty segments never roll. Blocks.
-    pub fn roll(&self, force: bool) -> Result<bool, LogError> {
-        let _ = force;
-        todo!()
-    }
-
-    /// Sealed segments with `base_offset >= from` that lie wholly below min(high watermark, last stable offset) (I22), oldest first, at most `limit`. Blocks.
-    pub fn uploadable(&self, from: i64, limit: usize) -> Result<Vec<SealedSegment>, LogError> {
-        let _ = (from, limit);
-        todo!()
-    }
-
-    /// Removes sealed segments whose last offset is below `offset` from the local disk; the caller has made sure that they are committed
-    /// remotely or below the log start (I26). Returns bytes freed. Blocks.
-    pub fn delete_local_below(&self, offset: i64) -> Result<u64, LogError> {
-        let _ = offset;
-        todo!()
-    }
-
-    /// Removes everything at or above `offset` (I15). Blocks.
-    pub fn truncate_to(&self, offset: i64) -> Result<(), LogError> {
-        let _ = offset;
-        todo!()
-    }
-
-    /// Forgets all local data and starts anew at `offset`, with epochs and producer state from the remote tier (I32). `log_start` is the first
-    /// offset that exists remotely. Blocks.
-    pub fn reset_to(&self, log_start: i64, offset: i64, epochs: Vec<EpochEntry>, producer_snapshot: &[u8]) -> Result<(), LogError> {
-        let _ = (log_start, offset, epochs, producer_snapshot);
-        todo!()
+        self.state.lock().segments.iter().map(|segment| segment.size_bytes).sum()
     }
 
     /// Takes new settings.
     pub fn set_config(&self, config: LogConfig) {
-        let _ = config;
-        todo!()
+        self.state.lock().config = Arc::new(config);
+    }
+
+    /// Called by the WAL when entries up to `end_offset` are as safe as the flush policy asks; true if that is news.
+    pub(crate) fn committed(&self, incarnation: u64, end_offset: i64) -> bool {
+        let mut state = self.state.lock();
+        if state.incarnation != incarnation || end_offset <= state.offsets.ack_end {
+            return false;
+        }
+        state.offsets.ack_end = end_offset;
+        self.publish(&state);
+        true
+    }
+
+    /// Drops tail chunks up to `end_offset`; false if they are not in the segment file yet.
+    pub(crate) fn evict_tail(&self, end_offset: i64) -> bool {
+        let mut state = self.state.lock();
+        let written_end = state.written_end;
+        state.tail.evict(end_offset, written_end);
+        state.tail.start().is_none_or(|start| start >= end_offset)
+    }
+
+    /// The first WAL entry that the manifest does not cover yet.
+    pub(crate) fn first_uncovered(&self) -> Option<u64> {
+        self.state.lock().first_uncovered
+    }
+
+    /// Forgets producers that are idle for too long.
+    pub(crate) fn expire_producers(&self, now_ms: i64, expiration_ms: i64) {
+        self.state.lock().producers.expire(now_ms, expiration_ms);
+    }
+
+    /// What may be relied upon, for the manifest; `None` if nothing has to be kept.
+    pub(crate) fn manifest_record(&self) -> Option<Record> {
+        self.state.lock().record(self.id).map(Record::Partition)
+    }
+
+    /// True if a rolled segment waits to be completed.
+    pub(crate) fn wants_seal(&self) -> bool {
+        self.state.lock().has_closing()
+    }
+
+    /// True if the flusher is to be told, that is, if it does not know yet.
+    pub(crate) fn mark_flush_requested(&self) -> bool {
+        !self.flush_requested.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn clear_flush_requested(&self) {
+        self.flush_requested.store(false, Ordering::Release);
+    }
+
+    fn publish(&self, state: &LogState) {
+        let offsets = &state.offsets;
+        debug_assert!(offsets.log_start <= offsets.last_stable, "I1: {offsets:?}");
+        debug_assert!(offsets.last_stable <= offsets.high_watermark, "I1: {offsets:?}");
+        debug_assert!(offsets.high_watermark <= offsets.log_end, "I1: {offsets:?}");
+        self.offsets.send_replace(state.offsets);
     }
 }

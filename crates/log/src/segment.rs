@@ -1,5 +1,13 @@
 //! Hot segments: one file of raw batches with sparse offset and time indexes beside it.
 
+mod files;
+mod state;
+mod walk;
+
+pub(crate) use files::{FileKind, SegmentFiles, path_of, read_whole};
+pub(crate) use state::{Phase, Segment};
+pub(crate) use walk::Walker;
+
 use std::sync::Arc;
 
 use bytes::Bytes;

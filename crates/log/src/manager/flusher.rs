@@ -1,0 +1,192 @@
+//! The background of a data directory: writes tails to segment files, seals what was rolled, lets go of WAL files, watches the disk.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::error::LogError;
+use crate::manifest::record::Record;
+use crate::partition::PartitionLog;
+use crate::shared::Shared;
+use crate::wal::files;
+
+/// How often the disk is looked at, and what failed for want of room is tried again.
+const TICK: Duration = Duration::from_secs(1);
+/// Idle producers are looked for once in so many ticks.
+const EXPIRE_TICKS: u64 = 60;
+
+/// Partitions that want to be flushed.
+#[derive(Debug, Default)]
+pub(crate) struct FlushQueue {
+    requests: Mutex<Vec<Arc<PartitionLog>>>,
+    wake: Notify,
+    closed: AtomicBool,
+}
+
+impl FlushQueue {
+    /// Asks for a flush of `log`, once.
+    pub(crate) fn request(&self, log: &Arc<PartitionLog>) {
+        if log.mark_flush_requested() {
+            self.requests.lock().push(Arc::clone(log));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Makes the loop look around.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Ends the loop.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.requests.lock().clear();
+        self.wake.notify_one();
+    }
+}
+
+/// Runs until the queue is closed or the directory goes offline.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut ticks = 0;
+    let mut tick = shared.env.clock.sleep(TICK);
+    loop {
+        let ticked = tokio::select! {
+            () = shared.flusher.wake.notified() => false,
+            () = &mut tick => true,
+            () = shared.env.tasks.stopped() => return,
+        };
+        if shared.flusher.closed.load(Ordering::Acquire) || shared.health.is_offline() {
+            return;
+        }
+        if ticked {
+            ticks += 1;
+            tick = shared.env.clock.sleep(TICK);
+            shared.check_disk();
+            if ticks % EXPIRE_TICKS == 0 {
+                expire_producers(&shared);
+            }
+        }
+        if let Err(error) = round(&shared)
+            && !shared.health.is_offline()
+        {
+            tracing::warn!(%error, "flush failed, it is tried again");
+        }
+    }
+}
+
+fn expire_producers(shared: &Shared) {
+    let now_ms = shared.env.clock.now_ms();
+    for log in shared.all_logs() {
+        log.expire_producers(now_ms, shared.config.producer_expiration_ms);
+    }
+}
+
+fn round(shared: &Shared) -> Result<(), LogError> {
+    let requests = std::mem::take(&mut *shared.flusher.requests.lock());
+    let mut to_seal = Vec::new();
+    for log in requests {
+        log.clear_flush_requested();
+        if log.wants_seal() {
+            to_seal.push(log);
+        } else {
+            log.flush()?;
+        }
+    }
+    let (live_bytes, older_half) = {
+        let files = shared.wal.files.lock();
+        (files.live_bytes(), files.older_half())
+    };
+    if live_bytes > shared.config.wal_bytes_max
+        && let Some(limit) = older_half
+    {
+        to_seal.extend(shared.all_logs().into_iter().filter(|log| log.first_uncovered().is_some_and(|first| first <= limit)));
+    }
+    if !to_seal.is_empty() {
+        shared.checkpoint(&to_seal)?;
+    }
+    shared.trim_wal()?;
+    shared.tail_cache.evict(shared);
+    prepare_spare(shared)
+}
+
+/// Makes the next WAL file before it is needed.
+fn prepare_spare(shared: &Shared) -> Result<(), LogError> {
+    let (dir, slot, len) = {
+        let mut files = shared.wal.files.lock();
+        if !files.wants_spare() {
+            return Ok(());
+        }
+        (files.dir().to_owned(), files.take_slot(), files.new_file_bytes(0))
+    };
+    let spare = files::create(shared.env.fs.as_ref(), &dir, slot, len).map_err(|error| shared.failed(&dir, error))?;
+    shared.wal.files.lock().add_spare(spare);
+    Ok(())
+}
+
+impl Shared {
+    /// All open logs.
+    pub(crate) fn all_logs(&self) -> Vec<Arc<PartitionLog>> {
+        self.logs.read().values().cloned().collect()
+    }
+
+    /// Flushes, syncs and seals `logs`, and says so in the manifest, in one record each and one sync. A log that fails does not
+    /// keep the others; the first error is returned. Blocks.
+    pub(crate) fn checkpoint(&self, logs: &[Arc<PartitionLog>]) -> Result<(), LogError> {
+        let mut failed = None;
+        for log in logs {
+            if let Err(error) = log.sync_and_seal() {
+                failed.get_or_insert(error);
+            }
+        }
+        let mut written = Vec::new();
+        self.append_manifest(&mut |out| {
+            for log in logs {
+                if let Some(Record::Partition(record)) = log.manifest_record() {
+                    written.push((log, record.clone()));
+                    out.push(Record::Partition(record));
+                }
+            }
+        })?;
+        for (log, record) in &written {
+            log.recorded(record);
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Lets go of the WAL files that no partition needs. Blocks.
+    pub(crate) fn trim_wal(&self) -> Result<(), LogError> {
+        let next = self.wal.next_sequence();
+        let recovered = self.recovered.lock().values().filter_map(|recovered| recovered.entries.first().map(|(sequence, _)| *sequence)).min();
+        let open = self.all_logs().iter().filter_map(|log| log.first_uncovered()).min();
+        let needed = open.into_iter().chain(recovered).chain([next]).min().unwrap_or(next);
+        if !self.wal.files.lock().can_trim(needed) {
+            return Ok(());
+        }
+        self.append_manifest(&mut |out| out.push(Record::WalTrim { first_live_sequence: needed }))?;
+        let mut files = self.wal.files.lock();
+        let dir = files.dir().to_owned();
+        files.trim(self.env.fs.as_ref(), needed).map_err(|error| LogError::io(&dir, error))
+    }
+
+    /// Refuses appends below the disk mark, and takes them again above it (I40).
+    pub(crate) fn check_disk(&self) {
+        match self.env.fs.space(&self.config.dir) {
+            Ok(space) => {
+                let no_space = space.available < self.config.disk_reserve_bytes.max(1);
+                let before = self.health.set_no_space(no_space);
+                if before != no_space {
+                    let (available, reserve) = (space.available, self.config.disk_reserve_bytes);
+                    if no_space {
+                        tracing::error!(available, reserve, "disk mark is reached: appends are refused until there is room");
+                    } else {
+                        tracing::info!(available, reserve, "there is room on the disk again: appends are taken");
+                    }
+                }
+            }
+            Err(error) => tracing::warn!(%error, dir = %self.config.dir.display(), "can't tell the room on the disk"),
+        }
+    }
+}

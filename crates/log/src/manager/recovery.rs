@@ -1,0 +1,167 @@
+//! What a data directory holds when it is opened.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use siltstone_common::fs::OpenMode;
+use siltstone_common::{Env, TopicId, TopicIdPartition};
+
+use super::{LogManagerConfig, RecoveryReport, identity};
+use crate::batch::{BatchHeader, batches};
+use crate::error::LogError;
+use crate::manager::flusher::FlushQueue;
+use crate::manifest::record::Record;
+use crate::manifest::{self, Loaded, Manifest};
+use crate::partition::Recovered;
+use crate::segment::SegmentFiles;
+use crate::shared::{Health, Shared, manifest_path, segments_dir, wal_dir};
+use crate::tail::TailCache;
+use crate::wal::Wal;
+use crate::wal::entry::EntryHeader;
+use crate::wal::files::WalFiles;
+use crate::wal::replay::{Replayed, replay};
+
+/// Locks the directory and reads manifest and WAL.
+pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>, RecoveryReport), LogError> {
+    let fs = Arc::clone(&env.fs);
+    let wal_path = wal_dir(&config.dir);
+    for dir in [&config.dir, &segments_dir(&config.dir), &wal_path] {
+        fs.create_dir_all(dir).map_err(|error| LogError::io(dir, error))?;
+    }
+    let lock = identity::lock(fs.as_ref(), &config.dir)?;
+    identity::check_cluster(fs.as_ref(), &config.dir, &config.cluster_id)?;
+    fs.sync_dir(&config.dir).map_err(|error| LogError::io(&config.dir, error))?;
+
+    let path = manifest_path(&config.dir);
+    let mut loaded = manifest::load(fs.as_ref(), &path).map_err(|error| LogError::io(&path, error))?;
+    let mut recovery = Recovery { env: &env, config: &config, report: RecoveryReport::default(), found: HashMap::new(), gone: HashSet::new() };
+    recovery.report.clean = loaded.closed.is_some();
+    recovery.take_manifest(&mut loaded)?;
+    let replayed = recovery.replay_wal(&loaded)?;
+    let Recovery { mut report, found, gone, .. } = recovery;
+    report.partitions = found.len();
+    report.torn_bytes = replayed.torn_bytes;
+
+    let next_sequence = replayed.next_sequence.max(loaded.closed.unwrap_or(0)).max(highest_covered(&loaded) + 1);
+    let first_live = found.values().filter_map(|found| found.entries.first()).map(|(sequence, _)| *sequence).min().unwrap_or(next_sequence);
+    loaded.removed.extend(gone.into_iter().map(|id| (id, next_sequence - 1)));
+    loaded.removed.retain(|_, covered_sequence| *covered_sequence >= first_live);
+    let records = found.values().filter_map(|found| found.record.clone().map(Record::Partition)).collect();
+    let manifest = Manifest::create(Arc::clone(&fs), path.clone(), loaded.removed, first_live, records);
+    let mut files =
+        WalFiles::new(wal_path.clone(), config.wal_file_bytes, replayed.full, replayed.spares, replayed.next_slot, replayed.next_generation);
+    let manifest = manifest.map_err(|error| LogError::io(&path, error))?;
+    files.trim(fs.as_ref(), first_live).map_err(|error| LogError::io(&wal_path, error))?;
+    let shared = Shared {
+        health: Health::default(),
+        wal: Wal::new(next_sequence, files),
+        manifest,
+        files: SegmentFiles::default(),
+        tail_cache: TailCache::new(config.tail_cache_bytes),
+        flusher: FlushQueue::default(),
+        listener: OnceLock::new(),
+        logs: RwLock::default(),
+        recovered: Mutex::new(found),
+        _lock: lock,
+        env,
+        config,
+    };
+    shared.check_disk();
+    Ok((Arc::new(shared), report))
+}
+
+fn highest_covered(loaded: &Loaded) -> u64 {
+    let covered = loaded.partitions.values().map(|record| record.covered_sequence);
+    covered.chain(loaded.removed.values().copied()).chain([loaded.first_live_sequence.saturating_sub(1)]).max().unwrap_or(0)
+}
+
+struct Recovery<'a> {
+    env: &'a Env,
+    config: &'a LogManagerConfig,
+    report: RecoveryReport,
+    found: HashMap<TopicIdPartition, Recovered>,
+    /// Partitions whose directory is gone: what the WAL has of them continues what is gone.
+    gone: HashSet<TopicIdPartition>,
+}
+
+impl Recovery<'_> {
+    /// Takes the manifest's partitions, without those whose directory is gone.
+    fn take_manifest(&mut self, loaded: &mut Loaded) -> Result<(), LogError> {
+        let dirs = self.directories()?;
+        for (id, record) in loaded.partitions.drain() {
+            if !record.segments.is_empty() && !dirs.contains(&id) {
+                tracing::warn!(%id, last_offset = record.end_offset - 1, "the directory of a partition is gone: its log starts empty");
+                self.gone.insert(id);
+                continue;
+            }
+            self.found.insert(id, Recovered { record: Some(record), entries: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// The partitions with a directory; what is left of deleted ones is removed.
+    fn directories(&self) -> Result<HashSet<TopicIdPartition>, LogError> {
+        let dir = segments_dir(&self.config.dir);
+        let fs = &self.env.fs;
+        let mut ids = HashSet::new();
+        for entry in fs.read_dir(&dir).map_err(|error| LogError::io(&dir, error))? {
+            if entry.is_dir && entry.name.ends_with(".deleted") {
+                let path = dir.join(&entry.name);
+                fs.remove_dir_all(&path).map_err(|error| LogError::io(&path, error))?;
+            } else if let Some(id) = parse_id(&entry.name).filter(|_| entry.is_dir) {
+                ids.insert(id);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Collects the WAL's entries that are in no segment file.
+    fn replay_wal(&mut self, loaded: &Loaded) -> Result<Replayed, LogError> {
+        let dir = wal_dir(&self.config.dir);
+        let skip = loaded.closed.is_some();
+        let fs = Arc::clone(&self.env.fs);
+        let mut headless = HashSet::new();
+        let replayed = replay(fs.as_ref(), &dir, loaded.first_live_sequence, skip, &mut |header, payload| {
+            self.take_entry(loaded, header, payload, &mut headless);
+            Ok(())
+        })?;
+        for damage in &replayed.damage {
+            tracing::error!(damage, "write-ahead log is damaged: acknowledged records may be missing");
+        }
+        self.report.quarantined.extend(replayed.damage.iter().cloned());
+        // What was written but not synced before a kill counts as acknowledged from now on.
+        for full in &replayed.full {
+            let sync = || fs.open(&full.path, OpenMode::ReadWrite)?.sync_data();
+            sync().map_err(|error| LogError::io(&full.path, error))?;
+        }
+        Ok(replayed)
+    }
+
+    fn take_entry(&mut self, loaded: &Loaded, header: &EntryHeader, payload: Bytes, headless: &mut HashSet<TopicIdPartition>) {
+        let void = loaded.removed.get(&header.id).is_some_and(|covered_sequence| header.sequence <= *covered_sequence);
+        let covered = self.found.get(&header.id).and_then(|found| found.record.as_ref()).map_or(0, |record| record.covered_sequence);
+        if void || header.sequence <= covered || headless.contains(&header.id) || self.gone.contains(&header.id) {
+            return;
+        }
+        let Ok(first) = BatchHeader::parse(&payload) else {
+            self.report.quarantined.push(format!("wal entry {} of {} is no batch", header.sequence, header.id));
+            return;
+        };
+        if !self.found.contains_key(&header.id) && first.base_offset > 0 {
+            tracing::warn!(id = %header.id, offset = first.base_offset, "the begin of a log is gone: what the write-ahead log has of it is left out");
+            headless.insert(header.id);
+            return;
+        }
+        self.report.wal_batches += batches(&payload).count() as u64;
+        self.found.entry(header.id).or_default().entries.push((header.sequence, payload));
+    }
+}
+
+/// The id in a directory's name.
+fn parse_id(name: &str) -> Option<TopicIdPartition> {
+    let (topic_id, partition) = name.rsplit_once('-')?;
+    let topic_id: TopicId = topic_id.parse().ok()?;
+    Some(TopicIdPartition::new(topic_id, partition.parse().ok()?))
+}

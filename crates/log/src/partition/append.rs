@@ -1,0 +1,222 @@
+//! Appends: checks, offsets, tail cache, WAL queue.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::state::LogState;
+use super::{AppendInfo, AppendOrigin, LogConfig, PartitionLog};
+use crate::batch::{BatchError, BatchHeader, batches, verify_crc};
+use crate::error::AppendError;
+use crate::producers::{EndTxnMarker, SequenceCheck};
+use crate::segment::{Phase, Segment};
+use crate::tail::Chunk;
+use crate::validate::validate;
+use crate::wal::Pending;
+
+/// A partition's tail is written to its segment file once this much of it is not there.
+const FLUSH_BYTES: u64 = 4 << 20;
+/// A slice smaller than this is copied out of its request's buffer: one that stays in the tail cache would keep the whole
+/// buffer, however large, in memory.
+const COPY_BYTES_MAX: usize = 8 << 10;
+
+impl PartitionLog {
+    /// Validates a producer's batches (`records` holds one or more), stamps offsets and `leader_epoch` in place, and puts them into the tail
+    /// cache and the WAL's queue. Returns at once: the record is durable when [`super::LogOffsets::ack_end`] passes it (see
+    /// [`PartitionLog::subscribe`]).
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was appended then.
+    pub fn append_as_leader(&self, records: BytesMut, leader_epoch: i32, origin: AppendOrigin) -> Result<AppendInfo, AppendError> {
+        self.check_ready()?;
+        let config = Arc::clone(&self.state.lock().config);
+        let now_ms = self.shared.env.clock.now_ms();
+        let mut valid = validate(records, origin, &config, now_ms)?;
+        let mut state = self.state.lock();
+        if state.deleted {
+            return Err(AppendError::Offline("the partition was deleted".to_owned()));
+        }
+        if let Some(duplicate) = check_producers(&state, &valid.headers)? {
+            return Ok(duplicate);
+        }
+        let first_offset = state.offsets.log_end;
+        let next_offset = valid.assign_offsets(first_offset, leader_epoch);
+        if next_offset > first_offset {
+            self.push(&mut state, valid.records.freeze(), now_ms)?;
+        }
+        Ok(AppendInfo {
+            first_offset,
+            last_offset: next_offset - 1,
+            log_append_time_ms: valid.log_append_time_ms,
+            log_start_offset: state.offsets.log_start,
+            duplicate: false,
+        })
+    }
+
+    /// Appends batches fetched from the leader as they are; their offsets must follow ours (I7). A cut last batch, as Fetch may
+    /// return it, is left out.
+    ///
+    /// # Errors
+    /// See [`AppendError`]; nothing was appended then.
+    pub fn append_as_follower(&self, records: Bytes) -> Result<AppendInfo, AppendError> {
+        self.check_ready()?;
+        let mut len = 0;
+        let mut range = None;
+        for batch in batches(&records) {
+            let (header, bytes) = match batch {
+                Err(BatchError::Truncated { .. }) => break,
+                other => other?,
+            };
+            verify_crc(bytes)?;
+            let (first, end) = range.unwrap_or((header.base_offset, header.base_offset));
+            if header.base_offset < end {
+                return Err(AppendError::InvalidRecord("batch offsets do not increase"));
+            }
+            range = Some((first, header.next_offset()));
+            len += bytes.len();
+        }
+        let mut state = self.state.lock();
+        let log_end = state.offsets.log_end;
+        let (first_offset, end_offset) = range.unwrap_or((log_end, log_end));
+        if first_offset < log_end {
+            return Err(AppendError::InvalidRecord("batch offsets lie below the log end"));
+        }
+        if len > 0 {
+            self.push(&mut state, records.slice(..len), self.shared.env.clock.now_ms())?;
+        }
+        Ok(AppendInfo {
+            first_offset,
+            last_offset: end_offset - 1,
+            log_append_time_ms: -1,
+            log_start_offset: state.offsets.log_start,
+            duplicate: false,
+        })
+    }
+
+    fn check_ready(&self) -> Result<(), AppendError> {
+        self.shared.health.check()?;
+        if self.shared.wal.has_room() { Ok(()) } else { Err(AppendError::NoSpace) }
+    }
+
+    /// Adds stamped batches to the log in memory and queues them for the WAL.
+    fn push(&self, state: &mut LogState, bytes: Bytes, now_ms: i64) -> Result<(), AppendError> {
+        let Some(me) = self.me.upgrade() else {
+            return Err(AppendError::Offline("the log is closed".to_owned()));
+        };
+        let bytes = if bytes.len() < COPY_BYTES_MAX { Bytes::copy_from_slice(&bytes) } else { bytes };
+        let record_count = state.take(&bytes, now_ms)?;
+        let end_offset = state.offsets.log_end;
+        let (ack_after_sync, sync_now) = state.flush_policy(record_count);
+        let now = self.shared.env.clock.monotonic();
+        let sync_by = match state.config.flush_ms {
+            _ if sync_now => Some(now),
+            i64::MAX => None,
+            flush_ms => Some(now + std::time::Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0))),
+        };
+        let pending =
+            Pending { log: me, incarnation: state.incarnation, bytes, end_offset, sequence: 0, ack_after_sync, sync_by };
+        state.queued(self.shared.wal.enqueue(pending));
+        self.publish(state);
+        if (state.dirty_bytes() >= FLUSH_BYTES || state.has_closing())
+            && let Some(me) = self.me.upgrade()
+        {
+            self.shared.flusher.request(&me);
+        }
+        Ok(())
+    }
+}
+
+impl LogState {
+    /// Adds whole, stamped batches to tail, segment, epochs and producers; rolls before if that is due. How many records.
+    pub(super) fn take(&mut self, bytes: &Bytes, now_ms: i64) -> Result<i64, AppendError> {
+        let first = BatchHeader::parse(bytes)?;
+        if self.must_roll(bytes, now_ms) {
+            self.roll(first.base_offset);
+        }
+        if self.active().is_empty() {
+            self.active().first_append_ms = now_ms;
+        }
+        let position = self.active().size_bytes;
+        let interval = self.config.index_interval_bytes;
+        let mut record_count = 0;
+        for batch in batches(bytes) {
+            let (header, batch) = batch?;
+            self.active().add(&header, interval);
+            if header.partition_leader_epoch >= 0 {
+                self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+            }
+            let marker = EndTxnMarker::from_batch(&header, batch);
+            if let Some(aborted) = self.producers.appended(&header, marker) {
+                self.active().aborted.push(aborted);
+                self.active().has_aborts = true;
+            }
+            record_count += i64::from(header.record_count);
+        }
+        let end_offset = self.active().end_offset;
+        self.tail.push(Chunk { base_offset: first.base_offset, end_offset, position, bytes: bytes.clone() });
+        self.offsets.log_end = end_offset;
+        Ok(record_count)
+    }
+
+    /// `segment.bytes`, `segment.ms` from the first append, and offsets that no longer fit 32 bits relative to the base.
+    fn must_roll(&mut self, bytes: &Bytes, now_ms: i64) -> bool {
+        let config = Arc::clone(&self.config);
+        let last_offset = batches(bytes).last().and_then(Result::ok).map_or(0, |(header, _)| header.last_offset());
+        let active = self.active();
+        let too_large = active.size_bytes + bytes.len() as u64 > config.segment_bytes;
+        let too_far = last_offset - active.base_offset > i64::from(i32::MAX);
+        !active.is_empty() && (too_large || too_far || Self::is_old(active, &config, now_ms))
+    }
+
+    /// True if the segment is due by time.
+    pub(super) fn is_old(active: &Segment, config: &LogConfig, now_ms: i64) -> bool {
+        // The jitter is a fixed part of `segment.jitter.ms` for each segment, so that partitions made together do not roll together.
+        let jitter = if config.segment_jitter_ms > 0 { (active.base_offset ^ active.first_append_ms).rem_euclid(config.segment_jitter_ms) } else { 0 };
+        now_ms.saturating_sub(active.first_append_ms) > config.segment_ms.saturating_sub(jitter)
+    }
+
+    /// Closes the active segment and begins one at `base_offset`. The background completes the file.
+    pub(super) fn roll(&mut self, base_offset: i64) {
+        let snapshot = self.producers.snapshot(self.offsets.log_end);
+        let active = self.active();
+        active.phase = Phase::Closing;
+        active.end_snapshot = Some(snapshot);
+        self.segments.push_back(Segment::new(base_offset));
+    }
+
+    /// Whether the acknowledgement waits for a sync, and whether to sync at once without that.
+    fn flush_policy(&mut self, record_count: i64) -> (bool, bool) {
+        let messages = self.config.flush_messages;
+        if messages <= 1 {
+            return (true, false);
+        }
+        self.unsynced_records = self.unsynced_records.saturating_add(record_count);
+        let due = self.unsynced_records >= messages;
+        if due {
+            self.unsynced_records = 0;
+        }
+        (false, due)
+    }
+
+    /// Notes the WAL entry of the newest chunk.
+    pub(super) fn queued(&mut self, sequence: u64) {
+        self.last_sequence = sequence;
+        self.first_uncovered.get_or_insert(sequence);
+    }
+}
+
+/// The answer for a batch that is here already (I18), or an error if it is out of sequence.
+fn check_producers(state: &LogState, headers: &[BatchHeader]) -> Result<Option<AppendInfo>, AppendError> {
+    for header in headers {
+        if let SequenceCheck::Duplicate { base_offset, last_offset, timestamp_ms } = state.producers.check(header)? {
+            return Ok(Some(AppendInfo {
+                first_offset: base_offset,
+                last_offset,
+                log_append_time_ms: if state.config.log_append_time { timestamp_ms } else { -1 },
+                log_start_offset: state.offsets.log_start,
+                duplicate: true,
+            }));
+        }
+    }
+    Ok(None)
+}

@@ -1,0 +1,134 @@
+//! Looking things up: offsets by time, aborted transactions.
+
+use std::sync::Arc;
+
+use super::read::load;
+use super::{LogRead, PartitionLog};
+use crate::batch::{BatchHeader, batches};
+use crate::error::ReadError;
+use crate::index::{decode_aborted, position_for_timestamp};
+use crate::producers::AbortedTxn;
+use crate::records::{inflate, records};
+use crate::segment::{FileKind, Segment, read_whole};
+use crate::validate::INFLATED_BYTES_MAX;
+
+/// Bytes read at once while batches are looked through.
+const SCAN_BYTES: usize = 256 << 10;
+
+/// Timestamp, offset and leader epoch of a record.
+type Found = (i64, i64, i32);
+
+impl PartitionLog {
+    /// Aborted transactions that overlap `[from, to)`, from local segments.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`] and [`ReadError::Corrupt`].
+    pub fn aborted_transactions(&self, from: i64, to: i64) -> Result<Vec<AbortedTxn>, ReadError> {
+        let segments: Vec<(i64, bool, Vec<AbortedTxn>)> = {
+            let state = self.state.lock();
+            let with_aborts = state.segments.iter().filter(|segment| segment.has_aborts && segment.end_offset > from);
+            with_aborts.map(|segment| (segment.base_offset, segment.is_sealed(), segment.aborted.clone())).collect()
+        };
+        let mut found = Vec::new();
+        for (base_offset, sealed, in_memory) in segments {
+            let aborted = if sealed { self.aborted_on_disk(base_offset)? } else { in_memory };
+            found.extend(aborted.into_iter().filter(|txn| txn.first_offset < to && txn.last_offset >= from));
+        }
+        Ok(found)
+    }
+
+    pub(super) fn aborted_on_disk(&self, base_offset: i64) -> Result<Vec<AbortedTxn>, ReadError> {
+        let path = self.path(base_offset, FileKind::Aborted);
+        let bytes = read_whole(self.shared.env.fs.as_ref(), &path)?;
+        decode_aborted(&bytes).map_err(|error| ReadError::Corrupt { offset: base_offset, reason: format!("{}: {error}", path.display()) })
+    }
+
+    /// The first record at or above `from` with a timestamp >= `timestamp_ms`: (timestamp, offset, leader epoch). Local part only. Blocks.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn offset_for_timestamp(&self, timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
+        let candidates: Vec<Segment> = {
+            let state = self.state.lock();
+            let fits = |segment: &&Segment| segment.end_offset > from && segment.max_timestamp_ms >= timestamp_ms;
+            state.segments.iter().filter(fits).cloned().collect()
+        };
+        for segment in candidates {
+            if let Some(found) = self.first_since(&segment, timestamp_ms, from)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first record with the largest timestamp of the local part: (timestamp, offset, leader epoch). Blocks.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn max_timestamp(&self) -> Result<Option<Found>, ReadError> {
+        let (largest, from) = {
+            let state = self.state.lock();
+            let largest = state.segments.iter().map(|segment| segment.max_timestamp_ms).max().unwrap_or(-1);
+            (largest, state.offsets.local_start)
+        };
+        if largest < 0 { Ok(None) } else { self.offset_for_timestamp(largest, from) }
+    }
+
+    fn first_since(&self, segment: &Segment, timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
+        let in_memory = (!segment.index.is_empty()).then(|| Arc::new(segment.index.clone()));
+        let index = match in_memory {
+            Some(index) if segment.indexed_bytes == 0 => index,
+            Some(index) if index[0].max_timestamp_ms < timestamp_ms => index,
+            _ if segment.indexed_bytes > 0 => self.index_on_disk(segment.base_offset)?,
+            _ => Arc::new(Vec::new()),
+        };
+        let position = position_for_timestamp(&index, timestamp_ms);
+        let indexed = index.partition_point(|entry| entry.position <= position).checked_sub(1).and_then(|at| index.get(at));
+        let mut next = indexed.map_or(segment.base_offset, |entry| entry.offset).max(from);
+        while next < segment.end_offset {
+            let read = self.read(next, SCAN_BYTES, true, segment.end_offset)?;
+            if read.size_bytes == 0 {
+                return Ok(None);
+            }
+            next = read.next_offset;
+            if let Some(found) = first_in(&read, timestamp_ms, from)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The first record of what was read that is late enough.
+fn first_in(read: &LogRead, timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
+    let mut bytes = Vec::new();
+    for slice in &read.slices {
+        bytes.clear();
+        load(slice, &mut bytes)?;
+        for batch in batches(&bytes) {
+            let (header, batch) = batch.map_err(|error| ReadError::Corrupt { offset: read.next_offset, reason: error.to_string() })?;
+            if header.max_timestamp >= timestamp_ms
+                && header.next_offset() > from
+                && let Some(found) = first_in_batch(&header, batch, timestamp_ms, from)?
+            {
+                return Ok(Some(found));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn first_in_batch(header: &BatchHeader, batch: &[u8], timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
+    if header.is_log_append_time() {
+        return Ok(Some((header.max_timestamp, header.base_offset.max(from), header.partition_leader_epoch)));
+    }
+    let corrupt = |error: crate::batch::BatchError| ReadError::Corrupt { offset: header.base_offset, reason: error.to_string() };
+    let body = inflate(header, batch, INFLATED_BYTES_MAX).map_err(corrupt)?;
+    for record in records(header, &body) {
+        let record = record.map_err(corrupt)?;
+        if record.timestamp_ms >= timestamp_ms && record.offset >= from {
+            return Ok(Some((record.timestamp_ms, record.offset, header.partition_leader_epoch)));
+        }
+    }
+    Ok(None)
+}

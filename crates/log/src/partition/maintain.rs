@@ -1,0 +1,363 @@
+//! Rolling by time, uploads, retention, truncation: what changes segments besides appends and flushes.
+
+use std::sync::Arc;
+
+use siltstone_common::fault;
+use siltstone_common::fs::OpenMode;
+
+use super::PartitionLog;
+use super::state::LogState;
+use crate::epochs::{EpochEntry, LeaderEpochCache};
+use crate::error::LogError;
+use crate::index::decode_index;
+use crate::manifest::record::{PartitionRecord, Record, SegmentRecord};
+use crate::producers::ProducerStates;
+use crate::segment::{FileKind, Phase, SealedSegment, Segment, Walker, read_whole};
+
+impl PartitionLog {
+    /// Raises the log start (DeleteRecords, retention): durable before it returns. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] and [`LogError::Offline`]; the log start stays then.
+    pub fn raise_log_start(&self, offset: i64) -> Result<(), LogError> {
+        let _io = self.io.lock();
+        let offset = {
+            let mut state = self.state.lock();
+            let offset = offset.min(state.offsets.log_end);
+            if offset <= state.offsets.log_start {
+                return Ok(());
+            }
+            state.durable_log_start = offset;
+            state.recorded = true;
+            offset
+        };
+        self.record_in_manifest()?;
+        let mut state = self.state.lock();
+        state.set_log_start(offset);
+        state.epochs.truncate_from_start(offset);
+        self.publish(&state);
+        Ok(())
+    }
+
+    /// Seals the active segment if it is due by time (`segment.ms`, from the first record's append), or at once with `force`. Empty segments never roll. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] and [`LogError::Offline`].
+    pub fn roll(&self, force: bool) -> Result<bool, LogError> {
+        {
+            let mut state = self.state.lock();
+            let config = Arc::clone(&state.config);
+            let now_ms = self.shared.env.clock.now_ms();
+            let active = state.active();
+            if active.is_empty() || !(force || LogState::is_old(active, &config, now_ms)) {
+                return Ok(false);
+            }
+            let log_end = state.offsets.log_end;
+            state.roll(log_end);
+        }
+        self.shared.checkpoint(&[self.me()?])?;
+        Ok(true)
+    }
+
+    /// Sealed segments with `base_offset >= from` that lie wholly below min(high watermark, last stable offset) (I22), oldest first, at most `limit`. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] and [`LogError::Corrupt`].
+    pub fn uploadable(&self, from: i64, limit: usize) -> Result<Vec<SealedSegment>, LogError> {
+        let (segments, epochs) = {
+            let state = self.state.lock();
+            let bound = state.offsets.high_watermark.min(state.offsets.last_stable);
+            let ready = |segment: &&Segment| segment.phase == Phase::Durable && segment.base_offset >= from && segment.end_offset <= bound;
+            let segments: Vec<Segment> = state.segments.iter().filter(ready).take(limit).cloned().collect();
+            (segments, state.epochs.clone())
+        };
+        segments.iter().map(|segment| self.sealed_segment(segment, &epochs)).collect()
+    }
+
+    fn sealed_segment(&self, segment: &Segment, epochs: &LeaderEpochCache) -> Result<SealedSegment, LogError> {
+        let fs = self.shared.env.fs.as_ref();
+        let index_path = self.path(segment.base_offset, FileKind::Index);
+        let index = read_whole(fs, &index_path).map_err(|error| LogError::io(&index_path, error))?;
+        let index = decode_index(&index)
+            .map_err(|error| LogError::Corrupt { path: index_path.display().to_string(), reason: error.to_string() })?;
+        let snapshot_path = self.path(segment.end_offset, FileKind::Snapshot);
+        let snapshot = read_whole(fs, &snapshot_path).map_err(|error| LogError::io(&snapshot_path, error))?;
+        let log_path = self.path(segment.base_offset, FileKind::Log);
+        let last_offset = segment.end_offset - 1;
+        let aborted = self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(|error| error.into_log_error(&log_path))?;
+        Ok(SealedSegment {
+            base_offset: segment.base_offset,
+            last_offset,
+            max_timestamp_ms: segment.max_timestamp_ms,
+            size_bytes: segment.size_bytes,
+            file: fs.open(&log_path, OpenMode::Read).map_err(|error| LogError::io(&log_path, error))?,
+            index,
+            aborted,
+            producer_snapshot: snapshot.into(),
+            leader_epochs: epochs.slice(segment.base_offset, last_offset),
+        })
+    }
+
+    /// Removes sealed segments whose last offset is below `offset` from the local disk; the caller has made sure that they are committed
+    /// remotely or below the log start (I26). Returns bytes freed. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] and [`LogError::Offline`].
+    pub fn delete_local_below(&self, offset: i64) -> Result<u64, LogError> {
+        let io = self.io.lock();
+        let removed: Vec<Segment> = {
+            let mut state = self.state.lock();
+            let mut removed = Vec::new();
+            while let Some(first) = state.segments.pop_front_if(|first| first.phase == Phase::Durable && first.end_offset <= offset) {
+                removed.push(first);
+            }
+            state.offsets.local_start = state.local_start();
+            let (local_start, written_end) = (state.offsets.local_start, state.written_end);
+            state.tail.evict(local_start, written_end);
+            self.publish(&state);
+            removed
+        };
+        if removed.is_empty() {
+            return Ok(0);
+        }
+        self.record_in_manifest()?;
+        fault::point("retention.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
+        for segment in &removed {
+            self.remove_files(segment)?;
+        }
+        drop(io);
+        Ok(removed.iter().map(|segment| segment.size_bytes).sum())
+    }
+
+    /// Removes everything at or above `offset` (I15). A batch that straddles it goes as a whole. Blocks.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn truncate_to(&self, offset: i64) -> Result<(), LogError> {
+        let mut io = self.io.lock();
+        loop {
+            // What stays has to be synced before the WAL's entries for it become void.
+            self.sync_and_seal_locked(&mut io)?;
+            let Some((record, cut, log_end)) = self.record_cut_at(offset)? else {
+                return Ok(());
+            };
+            let config = Arc::clone(&self.state.lock().config);
+            let fresh = super::open::state_from_record(&self.shared, self.id, config, &record)?;
+            let Some(removed) = self.replace_state(fresh, Some(log_end)) else {
+                continue;
+            };
+            self.record_in_manifest()?;
+            fault::point("truncate.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
+            if let Some((base_offset, len)) = cut {
+                let path = self.path(base_offset, FileKind::Log);
+                let cut = || self.shared.env.fs.open(&path, OpenMode::ReadWrite)?.set_len(len);
+                cut().map_err(|error| self.shared.failed(&path, error))?;
+            }
+            return removed.iter().try_for_each(|segment| self.remove_files(segment));
+        }
+    }
+
+    /// The record of the log cut at `offset`, base and new length of the segment that is cut, and the log end that this
+    /// was taken at. `None` if nothing lies above.
+    fn record_cut_at(&self, offset: i64) -> Result<Option<CutRecord>, LogError> {
+        let (mut record, segment, log_end) = {
+            let mut state = self.state.lock();
+            let log_end = state.offsets.log_end;
+            if offset >= log_end {
+                return Ok(None);
+            }
+            state.recorded = true;
+            let Some(mut record) = state.record(self.id) else {
+                return Ok(None);
+            };
+            record.covered_sequence = state.last_sequence;
+            let segment = state.segments.iter().find(|segment| segment.end_offset > offset).cloned();
+            (record, segment, log_end)
+        };
+        let Some(segment) = segment else {
+            return Ok(None);
+        };
+        record.segments.retain(|known| known.base_offset < segment.base_offset);
+        let (len, end_offset) = self.length_below(&segment, offset)?;
+        if len > 0 {
+            let kept = Segment { size_bytes: len, synced_bytes: len, synced_end: end_offset, ..Segment::new(segment.base_offset) };
+            record.segments.push(SegmentRecord { first_append_ms: segment.first_append_ms, ..kept.record() });
+        }
+        record.end_offset = if len > 0 { end_offset } else { segment.base_offset.min(offset) };
+        record.log_start = record.log_start.min(record.end_offset);
+        if record.snapshot_offset > record.end_offset {
+            record.snapshot_offset = self.snapshot_at_or_below(record.end_offset);
+        }
+        record.epochs.retain(|entry| entry.start_offset < record.end_offset);
+        let cut = (len > 0).then_some((segment.base_offset, len));
+        Ok(Some((record, cut, log_end)))
+    }
+
+    /// Length and end offset of the batches of a (written) segment that lie wholly below `offset`.
+    fn length_below(&self, segment: &Segment, offset: i64) -> Result<(u64, i64), LogError> {
+        let path = self.path(segment.base_offset, FileKind::Log);
+        if offset <= segment.base_offset || segment.is_empty() {
+            return Ok((0, segment.base_offset));
+        }
+        let file = self.shared.env.fs.open(&path, OpenMode::Read).map_err(|error| LogError::io(&path, error))?;
+        let mut walker = Walker::new(file, segment.written_bytes);
+        let (mut position, mut end_offset) = (0, segment.base_offset);
+        while let Some(header) = walker.header_at(position, offset).map_err(|error| error.into_log_error(&path))? {
+            if header.next_offset() > offset {
+                break;
+            }
+            position += header.total_len() as u64;
+            end_offset = header.next_offset();
+        }
+        Ok((position, end_offset))
+    }
+
+    /// Offset of the newest snapshot file that is not above `offset`; -1 if there is none.
+    fn snapshot_at_or_below(&self, offset: i64) -> i64 {
+        let state = self.state.lock();
+        let sealed_ends = state.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.end_offset);
+        sealed_ends.filter(|end| *end <= offset).max().unwrap_or(-1)
+    }
+
+    /// Puts `fresh` in place of the state, if that still ends at `log_end`; the segments whose files have to go.
+    fn replace_state(&self, fresh: LogState, log_end: Option<i64>) -> Option<Vec<Segment>> {
+        let mut state = self.state.lock();
+        if log_end.is_some_and(|log_end| log_end != state.offsets.log_end) {
+            return None;
+        }
+        let old = std::mem::replace(&mut *state, fresh);
+        state.incarnation = old.incarnation + 1;
+        state.last_sequence = old.last_sequence;
+        state.covered_sequence = old.last_sequence;
+        state.first_uncovered = old.first_uncovered;
+        state.recorded = true;
+        state.offsets.ack_end = state.offsets.log_end.min(old.offsets.ack_end);
+        state.raise_high_watermark(old.offsets.high_watermark);
+        self.publish(&state);
+        let kept = |segment: &Segment| state.segments.iter().any(|other| other.base_offset == segment.base_offset && !other.is_empty());
+        for segment in &old.segments {
+            self.shared.files.forget(self.id, segment.base_offset);
+        }
+        Some(old.segments.into_iter().filter(|segment| !kept(segment)).collect())
+    }
+
+    /// Forgets all local data and starts anew at `offset`, with epochs and producer state from the remote tier (I32). `log_start` is the first
+    /// offset that exists remotely. Blocks.
+    ///
+    /// # Errors
+    /// See [`LogError`].
+    pub fn reset_to(&self, log_start: i64, offset: i64, epochs: Vec<EpochEntry>, producer_snapshot: &[u8]) -> Result<(), LogError> {
+        let mut io = self.io.lock();
+        let producers = match producer_snapshot {
+            [] => ProducerStates::default(),
+            snapshot => ProducerStates::load(snapshot)?.0,
+        };
+        let mut fresh = LogState::empty(Arc::clone(&self.state.lock().config), offset, 0);
+        if !producers.list().is_empty() {
+            self.write_file(offset, FileKind::Snapshot, &producers.snapshot(offset), &mut io)?;
+            self.sync_names(&mut io)?;
+            fresh.snapshot_offset = offset;
+        }
+        fresh.producers = producers;
+        fresh.epochs = LeaderEpochCache::from_entries(epochs);
+        fresh.durable_log_start = log_start;
+        fresh.set_log_start(log_start);
+        let removed = self.replace_state(fresh, None).unwrap_or_default();
+        self.record_in_manifest()?;
+        fault::point("reset.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
+        removed.iter().try_for_each(|segment| self.remove_files(segment))
+    }
+
+    /// Appends the partition's record to the manifest.
+    pub(super) fn record_in_manifest(&self) -> Result<(), LogError> {
+        let mut written = None;
+        self.shared.append_manifest(&mut |out| {
+            written = self.state.lock().record(self.id);
+            out.extend(written.clone().map(Record::Partition));
+        })?;
+        if let Some(record) = &written {
+            self.recorded(record);
+        }
+        Ok(())
+    }
+
+    /// Removes the files of a segment that is no longer part of the log. They may be missing.
+    fn remove_files(&self, segment: &Segment) -> Result<(), LogError> {
+        self.shared.files.forget(self.id, segment.base_offset);
+        let names = [
+            (segment.base_offset, FileKind::Log),
+            (segment.base_offset, FileKind::Index),
+            (segment.base_offset, FileKind::Aborted),
+            (segment.end_offset, FileKind::Snapshot),
+        ];
+        let keep_snapshot = self.state.lock().snapshot_offset;
+        for (offset, kind) in names {
+            let path = self.path(offset, kind);
+            if kind == FileKind::Snapshot && offset == keep_snapshot {
+                continue;
+            }
+            match self.shared.env.fs.remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io(&path, error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses appends and flushes from now on.
+    pub(crate) fn mark_deleted(&self) {
+        let _io = self.io.lock();
+        let mut state = self.state.lock();
+        state.deleted = true;
+        state.incarnation += 1;
+        state.tail.clear();
+        for segment in &state.segments {
+            self.shared.files.forget(self.id, segment.base_offset);
+        }
+    }
+
+    /// For a clean stop: writes index and producer snapshot of the active segment, so that the next start reads no batches. Blocks.
+    pub(crate) fn save_active(&self) -> Result<(), LogError> {
+        let mut io = self.io.lock();
+        let (active, log_end, snapshot) = {
+            let state = self.state.lock();
+            let Some(active) = state.segments.back().cloned() else {
+                return Ok(());
+            };
+            let log_end = state.offsets.log_end;
+            let is_saved = active.indexed_bytes == active.size_bytes && state.snapshot_offset == log_end;
+            if state.deleted || is_saved || (active.is_empty() && state.snapshot_offset >= 0) {
+                return Ok(());
+            }
+            (active, log_end, state.producers.snapshot(log_end))
+        };
+        if active.is_empty() {
+            return Ok(());
+        }
+        self.write_index_files(&active, &mut io)?;
+        self.write_file(log_end, FileKind::Snapshot, &snapshot, &mut io)?;
+        self.sync_names(&mut io)?;
+        let mut state = self.state.lock();
+        state.snapshot_offset = log_end;
+        if let Some(last) = state.segments.back_mut() {
+            last.indexed_bytes = last.size_bytes;
+        }
+        Ok(())
+    }
+
+    /// After a clean stop everything is synced.
+    pub(crate) fn acknowledge_all(&self) {
+        let (incarnation, log_end) = {
+            let state = self.state.lock();
+            (state.incarnation, state.offsets.log_end)
+        };
+        self.committed(incarnation, log_end);
+    }
+
+    pub(super) fn me(&self) -> Result<Arc<PartitionLog>, LogError> {
+        self.me.upgrade().ok_or_else(|| LogError::Offline("the log is closed".to_owned()))
+    }
+}
+
+/// The record of a log that was cut; base and length of the segment that is cut; the log end before.
+type CutRecord = (PartitionRecord, Option<(i64, u64)>, i64);

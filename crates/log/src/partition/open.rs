@@ -1,0 +1,263 @@
+//! Opening a log: from the manifest's record, what its files hold, and what the WAL brings.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use siltstone_common::TopicIdPartition;
+use siltstone_common::fs::{FileSystem, OpenMode};
+
+use super::state::LogState;
+use super::{LogConfig, PartitionLog};
+use crate::batch::{BatchHeader, batches};
+use crate::epochs::LeaderEpochCache;
+use crate::error::{LogError, ReadError};
+use crate::index::{decode_aborted, decode_index};
+use crate::manifest::record::{PartitionRecord, SegmentRecord};
+use crate::producers::{EndTxnMarker, ProducerStates};
+use crate::segment::{FileKind, Phase, Segment, Walker, path_of, read_whole};
+use crate::shared::Shared;
+
+/// Bytes copied at once.
+const COPY_BYTES: usize = 1 << 20;
+
+/// What recovery found of a partition, until its log is opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Recovered {
+    /// What its segment files hold, synced.
+    pub(crate) record: Option<PartitionRecord>,
+    /// WAL entries that are not in segment files, with their sequences.
+    pub(crate) entries: Vec<(u64, Bytes)>,
+}
+
+impl PartitionLog {
+    /// An empty log, or what recovery found. WAL entries up to `covered_sequence` are void for a log that was not there. Blocks.
+    pub(crate) fn open(
+        id: TopicIdPartition,
+        shared: Arc<Shared>,
+        config: LogConfig,
+        recovered: Recovered,
+        covered_sequence: u64,
+    ) -> Result<Arc<Self>, LogError> {
+        let config = Arc::new(config);
+        let mut state = match &recovered.record {
+            Some(record) => state_from_record(&shared, id, config, record)?,
+            None => LogState::empty(config, 0, if recovered.entries.is_empty() { covered_sequence } else { 0 }),
+        };
+        let mut chunks = Vec::new();
+        for (sequence, bytes) in recovered.entries {
+            if let Some(bytes) = missing_part(&bytes, state.offsets.log_end) {
+                let now_ms = shared.env.clock.now_ms();
+                state.take(&bytes, now_ms).map_err(|error| LogError::Corrupt { path: format!("wal entry {sequence}"), reason: error.to_string() })?;
+                chunks.push((state.offsets.log_end, bytes.len()));
+            }
+            state.queued(sequence);
+        }
+        state.offsets.ack_end = state.offsets.log_end;
+        let log = Self::with_state(id, shared, state);
+        for (end_offset, bytes) in chunks {
+            log.shared.tail_cache.add_one(&log, end_offset, bytes);
+        }
+        Ok(log)
+    }
+}
+
+/// The batches of an entry that lie at or above `log_end`.
+fn missing_part(bytes: &Bytes, log_end: i64) -> Option<Bytes> {
+    let mut at = 0;
+    for (header, batch) in batches(bytes).map_while(Result::ok) {
+        if header.base_offset >= log_end {
+            return Some(bytes.slice(at..));
+        }
+        at += batch.len();
+    }
+    None
+}
+
+/// The state that `record` describes. Reads the active segment's headers unless index and snapshot make that needless. Blocks.
+pub(super) fn state_from_record(
+    shared: &Shared,
+    id: TopicIdPartition,
+    config: Arc<LogConfig>,
+    record: &PartitionRecord,
+) -> Result<LogState, LogError> {
+    let mut state = LogState::empty(config, record.end_offset, record.covered_sequence);
+    let dir = shared.partition_dir(id);
+    let loader = Loader { fs: shared.env.fs.as_ref(), dir: &dir, interval: state.config.index_interval_bytes };
+    let (producers, snapshot_offset) = loader.snapshot(record);
+    state.producers = producers;
+    state.snapshot_offset = snapshot_offset;
+    state.epochs = LeaderEpochCache::from_entries(record.epochs.iter().copied());
+    let mut segments = Vec::with_capacity(record.segments.len() + 1);
+    for known in &record.segments {
+        let segment = loader.segment(known, &mut state.producers, snapshot_offset)?;
+        segments.extend(segment);
+    }
+    if segments.last().is_none_or(|last| last.phase != Phase::Active || last.end_offset < record.end_offset) {
+        // After a quarantine: what is left of the segment is closed, and the log goes on where it was (no offset is given twice, I6).
+        if let Some(cut) = segments.last_mut().filter(|last| last.phase == Phase::Active) {
+            cut.phase = Phase::Closing;
+            cut.end_snapshot = Some(state.producers.snapshot(cut.end_offset));
+        }
+        segments.push(Segment::new(record.end_offset));
+    }
+    state.segments = segments.into();
+    state.recorded = true;
+    state.durable_log_start = record.log_start;
+    state.offsets.log_start = record.log_start;
+    state.offsets.high_watermark = record.log_start;
+    state.offsets.ack_end = record.end_offset;
+    state.offsets.local_start = state.local_start();
+    state.update_last_stable();
+    Ok(state)
+}
+
+struct Loader<'a> {
+    fs: &'a dyn FileSystem,
+    dir: &'a Path,
+    interval: u32,
+}
+
+impl Loader<'_> {
+    /// The newest snapshot, or nothing and -1 if there is none that can be read: then all that is here is read instead.
+    fn snapshot(&self, record: &PartitionRecord) -> (ProducerStates, i64) {
+        if record.snapshot_offset < 0 {
+            return (ProducerStates::default(), -1);
+        }
+        let path = path_of(self.dir, record.snapshot_offset, FileKind::Snapshot);
+        let loaded = read_whole(self.fs, &path).map_err(|error| LogError::io(&path, error)).and_then(|bytes| ProducerStates::load(&bytes));
+        match loaded {
+            Ok((producers, offset)) if offset == record.snapshot_offset => (producers, offset),
+            other => {
+                let reason = other.err().map_or_else(|| "it is of another offset".to_owned(), |error| error.to_string());
+                tracing::error!(path = %path.display(), reason, "producer snapshot is unusable, the state is rebuilt from the segments");
+                (ProducerStates::default(), -1)
+            }
+        }
+    }
+
+    /// The segment that `known` describes; what it brings for the producers from `snapshot_offset` on is noted. `None` if nothing of it is left.
+    fn segment(&self, known: &SegmentRecord, producers: &mut ProducerStates, snapshot_offset: i64) -> Result<Option<Segment>, LogError> {
+        let mut segment = Segment::from_record(known);
+        let index_is_good = known.sealed || (known.indexed && self.index_is_good(known));
+        if index_is_good && segment.end_offset <= snapshot_offset {
+            return Ok(Some(self.with_aborted(segment)));
+        }
+        let walked = self.walk(known, producers, snapshot_offset);
+        match walked {
+            Ok(walked) if known.sealed => {
+                debug_assert_eq!(walked.size_bytes, segment.size_bytes);
+                Ok(Some(segment))
+            }
+            Ok(walked) => {
+                if !index_is_good {
+                    segment.index = walked.index;
+                    segment.indexed_bytes = 0;
+                    segment.max_timestamp_ms = walked.max_timestamp_ms;
+                }
+                segment.aborted = walked.aborted;
+                segment.has_aborts = !segment.aborted.is_empty();
+                Ok(Some(segment))
+            }
+            Err((good, reason)) => self.quarantine(known, *good, &reason),
+        }
+    }
+
+    fn index_is_good(&self, known: &SegmentRecord) -> bool {
+        let path = path_of(self.dir, known.base_offset, FileKind::Index);
+        read_whole(self.fs, &path).is_ok_and(|bytes| decode_index(&bytes).is_ok())
+    }
+
+    /// An unsealed segment's aborted transactions are in memory.
+    fn with_aborted(&self, mut segment: Segment) -> Segment {
+        if segment.has_aborts && segment.phase == Phase::Active {
+            let path = path_of(self.dir, segment.base_offset, FileKind::Aborted);
+            match read_whole(self.fs, &path).ok().and_then(|bytes| decode_aborted(&bytes).ok()) {
+                Some(aborted) => segment.aborted = aborted,
+                None => tracing::error!(path = %path.display(), "list of aborted transactions is unusable"),
+            }
+        }
+        segment
+    }
+
+    /// Reads the headers of a segment. The error has what was good before the damage, and its reason.
+    fn walk(&self, known: &SegmentRecord, producers: &mut ProducerStates, from: i64) -> Result<Segment, (Box<Segment>, String)> {
+        let mut walked = Segment::new(known.base_offset);
+        let path = path_of(self.dir, known.base_offset, FileKind::Log);
+        let file = match self.fs.open(&path, OpenMode::Read) {
+            Ok(file) => file,
+            Err(error) => return Err((Box::new(walked), error.to_string())),
+        };
+        let mut walker = Walker::new(file, known.size_bytes);
+        loop {
+            match step(&mut walker, &walked) {
+                Ok(None) => return Ok(walked),
+                Ok(Some((header, marker))) => {
+                    walked.add(&header, self.interval);
+                    if header.base_offset >= from
+                        && let Some(aborted) = producers.appended(&header, marker)
+                    {
+                        walked.aborted.push(aborted);
+                    }
+                }
+                Err(error) => return Err((Box::new(walked), error.to_string())),
+            }
+        }
+    }
+
+    /// Sets a damaged segment file aside and keeps a copy of what is good (I37).
+    fn quarantine(&self, known: &SegmentRecord, good: Segment, reason: &str) -> Result<Option<Segment>, LogError> {
+        let path = path_of(self.dir, known.base_offset, FileKind::Log);
+        let aside = path.with_extension(format!("log.corrupt-{}", good.end_offset));
+        tracing::error!(
+            path = %path.display(), aside = %aside.display(), reason,
+            first_lost_offset = good.end_offset, last_lost_offset = known.last_offset,
+            "corrupt segment is set aside: acknowledged records are missing here"
+        );
+        let moved = self.set_aside(&path, &aside, good.size_bytes);
+        match moved {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(LogError::io(&path, error)),
+        }
+        if good.is_empty() {
+            return Ok(None);
+        }
+        let (size_bytes, end_offset) = (good.size_bytes, good.end_offset);
+        let kept = Segment { written_bytes: size_bytes, synced_bytes: size_bytes, synced_end: end_offset, ..good };
+        Ok(Some(Segment { first_append_ms: known.first_append_ms, has_aborts: !kept.aborted.is_empty(), ..kept }))
+    }
+
+    fn set_aside(&self, path: &Path, aside: &Path, good_bytes: u64) -> io::Result<()> {
+        self.fs.rename(path, aside)?;
+        if good_bytes > 0 {
+            let (from, to) = (self.fs.open(aside, OpenMode::Read)?, self.fs.open(path, OpenMode::CreateNew)?);
+            let mut at = 0;
+            let mut buffer = vec![0; COPY_BYTES];
+            while at < good_bytes {
+                let len = usize::try_from(good_bytes - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+                from.read_exact_at(&mut buffer[..len], at)?;
+                to.write_all_at(&buffer[..len], at)?;
+                at += len as u64;
+            }
+            to.sync_all()?;
+        }
+        self.fs.sync_dir(self.dir)
+    }
+}
+
+/// The batch behind `walked`, and its transaction marker.
+fn step(walker: &mut Walker, walked: &Segment) -> Result<Option<(BatchHeader, Option<EndTxnMarker>)>, ReadError> {
+    let Some(header) = walker.header_at(walked.size_bytes, walked.end_offset)? else {
+        return Ok(None);
+    };
+    if header.base_offset < walked.end_offset {
+        return Err(ReadError::Corrupt { offset: walked.end_offset, reason: format!("offset goes back to {}", header.base_offset) });
+    }
+    let marker = match header.is_control() && header.has_producer_id() {
+        true => EndTxnMarker::from_batch(&header, &walker.batch(walked.size_bytes, &header)?),
+        false => None,
+    };
+    Ok(Some((header, marker)))
+}

@@ -1,0 +1,305 @@
+//! Reads: from the tail cache, and from segment files by index.
+
+use std::io;
+use std::sync::Arc;
+
+use siltstone_common::fs::File;
+
+use super::state::LogState;
+use super::{LogRead, LogSlice, PartitionLog};
+use crate::batch::batches;
+use crate::error::{LogError, ReadError};
+use crate::index::{decode_index, position_for_offset};
+use crate::segment::{FileKind, IndexEntry, Segment, Walker, read_whole};
+use crate::tail::Chunk;
+
+/// What a read still may take.
+#[derive(Copy, Clone)]
+struct Want {
+    max_bytes: usize,
+    at_least_one: bool,
+    upper_bound: i64,
+}
+
+impl Want {
+    /// True if a piece of `len` more is allowed.
+    fn allows(&self, read: &LogRead, len: usize) -> bool {
+        read.size_bytes + len <= self.max_bytes || (self.at_least_one && read.size_bytes == 0)
+    }
+}
+
+/// The part of a segment file to be read, as it was when the lock was held.
+struct FilePart {
+    base_offset: i64,
+    limit: u64,
+    /// All of it may be read: every record lies below the upper bound.
+    whole: bool,
+    start: Option<IndexEntry>,
+    index: Option<Vec<IndexEntry>>,
+}
+
+enum Source {
+    Memory(LogRead),
+    File(FilePart),
+    End,
+}
+
+impl PartitionLog {
+    /// Reads whole batches from the one that contains `offset`, at most `max_bytes`, all below `upper_bound` (exclusive: high watermark,
+    /// last stable offset or log end). With `at_least_one`, the first batch comes even if larger. Only from memory: `None` if the
+    /// offset lies in a segment file, and [`PartitionLog::read`] is to be called where blocking is allowed.
+    ///
+    /// # Errors
+    /// [`ReadError::OutOfRange`] and [`ReadError::NotLocal`].
+    pub fn read_tail(&self, offset: i64, max_bytes: usize, at_least_one: bool, upper_bound: i64) -> Result<Option<LogRead>, ReadError> {
+        let want = Want { max_bytes, at_least_one, upper_bound };
+        let state = self.state.lock();
+        check_range(&state, offset)?;
+        let mut read = LogRead { next_offset: offset, ..LogRead::default() };
+        if offset >= upper_bound.min(state.offsets.log_end) {
+            return Ok(Some(read));
+        }
+        if !in_tail(&state, offset) {
+            return Ok(None);
+        }
+        read_chunks(&state, want, &mut read);
+        Ok(Some(read))
+    }
+
+    /// As [`PartitionLog::read_tail`], from segment files too. Blocks on the disk (index look-up and a few headers).
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    pub fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool, upper_bound: i64) -> Result<LogRead, ReadError> {
+        let want = Want { max_bytes, at_least_one, upper_bound };
+        let mut read = LogRead { next_offset: offset, ..LogRead::default() };
+        let mut retries = 3;
+        loop {
+            let before = read.size_bytes;
+            let part = match self.source(&read, want) {
+                Ok(Source::Memory(done)) => return Ok(done),
+                Ok(Source::End) => return Ok(read),
+                Ok(Source::File(part)) => part,
+                Err(_) if before > 0 => return Ok(read),
+                Err(error) => return Err(error),
+            };
+            match self.read_file(&part, want, &mut read) {
+                Ok(()) if read.size_bytes == before || read.size_bytes >= max_bytes => return Ok(read),
+                Ok(()) => {}
+                Err(_) if read.size_bytes > 0 => return Ok(read),
+                // The segment was removed meanwhile: look again.
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound && retries > 0 => retries -= 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Where the read goes on.
+    fn source(&self, so_far: &LogRead, want: Want) -> Result<Source, ReadError> {
+        let state = self.state.lock();
+        let offset = so_far.next_offset;
+        check_range(&state, offset)?;
+        if offset >= want.upper_bound.min(state.offsets.log_end) {
+            return Ok(Source::End);
+        }
+        if in_tail(&state, offset) {
+            let mut read = so_far.clone();
+            read_chunks(&state, want, &mut read);
+            return Ok(Source::Memory(read));
+        }
+        let segment = state.segment_for(offset).ok_or(ReadError::NotLocal { local_start: state.offsets.local_start })?;
+        if segment.base_offset > offset {
+            // A hole: what was there was set aside as corrupt.
+            return Err(ReadError::NotLocal { local_start: segment.base_offset });
+        }
+        let end = if segment.written_bytes == segment.size_bytes { segment.end_offset } else { state.written_end };
+        Ok(Source::File(FilePart {
+            base_offset: segment.base_offset,
+            limit: segment.written_bytes,
+            whole: end <= want.upper_bound,
+            start: segment.entry_for_offset(offset),
+            index: (!segment.is_sealed()).then(|| near(segment, offset, want.max_bytes)),
+        }))
+    }
+
+    fn read_file(&self, part: &FilePart, want: Want, read: &mut LogRead) -> Result<(), ReadError> {
+        let file = self.shared.files.open(self.shared.env.fs.as_ref(), self.id, part.base_offset, &self.dir())?;
+        let index = match (&part.index, part.start) {
+            (Some(index), Some(_)) => Arc::new(index.clone()),
+            _ => self.index_on_disk(part.base_offset)?,
+        };
+        let offset = read.next_offset;
+        let mut walker = Walker::new(Arc::clone(&file), part.limit);
+        let Some((start, first_len, first_next)) = find_batch(&mut walker, &index, offset, want.upper_bound)? else {
+            return Ok(());
+        };
+        if !want.allows(read, first_len) {
+            return Ok(());
+        }
+        let room = want.max_bytes.saturating_sub(read.size_bytes).max(first_len) as u64;
+        let (end, next_offset) = if part.whole && part.limit - start <= room {
+            (part.limit, self.end_of_written(part)?.unwrap_or(first_next))
+        } else {
+            let reach = Reach { start, end: start + first_len as u64, next_offset: first_next, room };
+            find_end(&mut walker, &index, reach, want.upper_bound)?
+        };
+        let len = usize::try_from(end - start).unwrap_or(usize::MAX);
+        read.slices.push(LogSlice::File { file, position: start, len });
+        read.size_bytes += len;
+        read.next_offset = next_offset;
+        Ok(())
+    }
+
+    /// Offset after the last batch of a part that is read to its limit.
+    fn end_of_written(&self, part: &FilePart) -> Result<Option<i64>, ReadError> {
+        let state = self.state.lock();
+        let segment = state.segments.iter().find(|segment| segment.base_offset == part.base_offset);
+        Ok(segment.filter(|segment| segment.size_bytes == part.limit).map(|segment| segment.end_offset))
+    }
+
+    /// The index of the part of a segment that has one on disk.
+    pub(super) fn index_on_disk(&self, base_offset: i64) -> Result<Arc<Vec<IndexEntry>>, ReadError> {
+        self.shared.files.index(self.id, base_offset, || {
+            let path = self.path(base_offset, FileKind::Index);
+            let bytes = read_whole(self.shared.env.fs.as_ref(), &path)?;
+            decode_index(&bytes).map_err(|error| ReadError::Corrupt { offset: base_offset, reason: format!("{}: {error}", path.display()) })
+        })
+    }
+
+    /// All index entries of a segment that is not sealed.
+    pub(super) fn whole_index(&self, segment: &Segment) -> Result<Vec<IndexEntry>, LogError> {
+        let mut index = Vec::new();
+        if segment.indexed_bytes > 0 {
+            let path = self.path(segment.base_offset, FileKind::Index);
+            let on_disk = self.index_on_disk(segment.base_offset).map_err(|error| LogError::Corrupt {
+                path: path.display().to_string(),
+                reason: error.to_string(),
+            })?;
+            index.extend(on_disk.iter().filter(|entry| entry.position < segment.indexed_bytes));
+        }
+        index.extend(segment.index.iter().copied());
+        Ok(index)
+    }
+}
+
+/// I1: below the log start or above the end is out of range, below the local start is elsewhere.
+fn check_range(state: &LogState, offset: i64) -> Result<(), ReadError> {
+    let offsets = &state.offsets;
+    if offset < offsets.log_start || offset > offsets.log_end {
+        return Err(ReadError::OutOfRange { offset, start: offsets.log_start, end: offsets.log_end });
+    }
+    if offset < offsets.local_start {
+        return Err(ReadError::NotLocal { local_start: offsets.local_start });
+    }
+    Ok(())
+}
+
+/// True if the tail holds `offset`, or the first batch behind it in the same segment.
+fn in_tail(state: &LogState, offset: i64) -> bool {
+    state.tail.start().is_some_and(|start| start <= offset)
+}
+
+/// Takes from the tail what `want` allows.
+fn read_chunks(state: &LogState, want: Want, read: &mut LogRead) {
+    for chunk in state.tail.from(read.next_offset) {
+        let whole = chunk.base_offset >= read.next_offset && chunk.end_offset <= want.upper_bound;
+        if whole && read.size_bytes + chunk.bytes.len() <= want.max_bytes {
+            read.size_bytes += chunk.bytes.len();
+            read.slices.push(LogSlice::Memory(chunk.bytes.clone()));
+            read.next_offset = chunk.end_offset;
+        } else {
+            read_part_of_chunk(chunk, want, read);
+            return;
+        }
+    }
+}
+
+/// Takes the batches of one chunk that `want` allows.
+fn read_part_of_chunk(chunk: &Chunk, want: Want, read: &mut LogRead) {
+    let (mut start, mut end, mut at) = (None, 0, 0);
+    for (header, batch) in batches(&chunk.bytes).map_while(Result::ok) {
+        let begin = at;
+        at += batch.len();
+        if header.next_offset() <= read.next_offset {
+            continue;
+        }
+        let taken = start.map_or(0, |start| end - start);
+        let allowed = read.size_bytes + taken + batch.len() <= want.max_bytes || (want.at_least_one && read.size_bytes + taken == 0);
+        if header.next_offset() > want.upper_bound || !allowed {
+            break;
+        }
+        start.get_or_insert(begin);
+        end = at;
+        read.next_offset = header.next_offset();
+    }
+    if let Some(start) = start {
+        read.size_bytes += end - start;
+        read.slices.push(LogSlice::Memory(chunk.bytes.slice(start..end)));
+    }
+}
+
+/// The index entries that a read of `max_bytes` from `offset` may need, one more on each side.
+fn near(segment: &Segment, offset: i64, max_bytes: usize) -> Vec<IndexEntry> {
+    let from = segment.index.partition_point(|entry| entry.offset <= offset).saturating_sub(1);
+    let position = segment.index.get(from).map_or(0, |entry| entry.position).saturating_add(max_bytes as u64);
+    let to = segment.index.partition_point(|entry| entry.position <= position);
+    segment.index.get(from..(to + 1).min(segment.index.len())).unwrap_or_default().to_vec()
+}
+
+/// Position, length and next offset of the batch that holds `offset` or is the first behind it; `None` if that is not below the bound.
+fn find_batch(walker: &mut Walker, index: &[IndexEntry], offset: i64, upper_bound: i64) -> Result<Option<(u64, usize, i64)>, ReadError> {
+    let mut position = position_for_offset(index, offset);
+    while let Some(header) = walker.header_at(position, offset)? {
+        if header.next_offset() > offset {
+            let found = (position, header.total_len(), header.next_offset());
+            return Ok((header.next_offset() <= upper_bound).then_some(found));
+        }
+        position += header.total_len() as u64;
+    }
+    Ok(None)
+}
+
+/// How far a read got.
+struct Reach {
+    start: u64,
+    end: u64,
+    next_offset: i64,
+    room: u64,
+}
+
+/// End position and next offset of the last batch that fits.
+fn find_end(walker: &mut Walker, index: &[IndexEntry], reach: Reach, upper_bound: i64) -> Result<(u64, i64), ReadError> {
+    let Reach { start, mut end, mut next_offset, room } = reach;
+    // An indexed batch within reach and below the bound is a boundary that need not be walked to.
+    let at = index.partition_point(|entry| entry.position <= start + room && entry.offset <= upper_bound);
+    if let Some(entry) = at.checked_sub(1).and_then(|at| index.get(at)).filter(|entry| entry.position > end) {
+        end = entry.position;
+        next_offset = entry.offset;
+    }
+    while let Some(header) = walker.header_at(end, next_offset)? {
+        let batch_end = end + header.total_len() as u64;
+        if batch_end - start > room || header.next_offset() > upper_bound {
+            break;
+        }
+        end = batch_end;
+        next_offset = header.next_offset();
+    }
+    Ok((end, next_offset))
+}
+
+/// Puts the bytes of `slice` into `out`.
+pub(super) fn load(slice: &LogSlice, out: &mut Vec<u8>) -> io::Result<()> {
+    match slice {
+        LogSlice::Memory(bytes) => out.extend_from_slice(bytes),
+        LogSlice::File { file, position, len } => {
+            let from = out.len();
+            out.resize(from + len, 0);
+            read_into(file.as_ref(), &mut out[from..], *position)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_into(file: &dyn File, buf: &mut [u8], position: u64) -> io::Result<()> {
+    file.read_exact_at(buf, position)
+}

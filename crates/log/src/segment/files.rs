@@ -1,0 +1,146 @@
+//! Names of the files of a partition, and the few that are open.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use siltstone_common::TopicIdPartition;
+use siltstone_common::fs::{File, FileSystem, OpenMode};
+
+use super::IndexEntry;
+
+/// Handles kept open for all partitions. Reads in flight keep theirs beyond that.
+const OPEN_FILES_MAX: usize = 256;
+/// Entries of the indexes of sealed segments kept in memory for all partitions.
+const INDEX_ENTRIES_MAX: usize = 1 << 20;
+
+/// What a file beside a segment holds.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum FileKind {
+    /// The batches.
+    Log,
+    /// Sparse offset and time index.
+    Index,
+    /// Aborted transactions.
+    Aborted,
+    /// Producer state as of the offset in the name.
+    Snapshot,
+}
+
+impl FileKind {
+    /// The end of the name.
+    pub(crate) fn extension(self) -> &'static str {
+        match self {
+            FileKind::Log => "log",
+            FileKind::Index => "index",
+            FileKind::Aborted => "txnindex",
+            FileKind::Snapshot => "snapshot",
+        }
+    }
+}
+
+/// The file of `kind` for `offset` in a partition's directory.
+pub(crate) fn path_of(dir: &Path, offset: i64, kind: FileKind) -> PathBuf {
+    dir.join(format!("{offset:020}.{}", kind.extension()))
+}
+
+/// All bytes of a small file.
+pub(crate) fn read_whole(fs: &dyn FileSystem, path: &Path) -> io::Result<Vec<u8>> {
+    let file = fs.open(path, OpenMode::Read)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap_or(usize::MAX)];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
+}
+
+type Key = (TopicIdPartition, i64);
+
+#[derive(Debug)]
+struct Cache<T> {
+    items: HashMap<Key, (T, usize)>,
+    order: VecDeque<Key>,
+    weight: usize,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Self { items: HashMap::new(), order: VecDeque::new(), weight: 0 }
+    }
+}
+
+impl<T: Clone> Cache<T> {
+    fn get(&mut self, key: Key) -> Option<T> {
+        let (item, _) = self.items.get(&key)?;
+        let item = item.clone();
+        if self.order.back() != Some(&key) {
+            self.order.retain(|other| *other != key);
+            self.order.push_back(key);
+        }
+        Some(item)
+    }
+
+    fn insert(&mut self, key: Key, item: T, weight: usize, weight_max: usize) {
+        self.remove(key);
+        self.items.insert(key, (item, weight));
+        self.order.push_back(key);
+        self.weight += weight;
+        while self.weight > weight_max && self.order.len() > 1 {
+            if let Some(oldest) = self.order.pop_front()
+                && let Some((_, weight)) = self.items.remove(&oldest)
+            {
+                self.weight -= weight;
+            }
+        }
+    }
+
+    fn remove(&mut self, key: Key) {
+        if let Some((_, weight)) = self.items.remove(&key) {
+            self.weight -= weight;
+            self.order.retain(|other| *other != key);
+        }
+    }
+}
+
+/// Open segment files and loaded indexes, least recently used go first. An idle partition has neither.
+#[derive(Debug, Default)]
+pub(crate) struct SegmentFiles {
+    handles: Mutex<Cache<Arc<dyn File>>>,
+    indexes: Mutex<Cache<Arc<Vec<IndexEntry>>>>,
+}
+
+impl SegmentFiles {
+    /// The open file of a segment, for reading, opened if need be. Blocks. Writers open the file by themselves: a handle from here
+    /// may belong to a file that was removed meanwhile.
+    pub(crate) fn open(&self, fs: &dyn FileSystem, id: TopicIdPartition, base_offset: i64, dir: &Path) -> io::Result<Arc<dyn File>> {
+        let key = (id, base_offset);
+        if let Some(file) = self.handles.lock().get(key) {
+            return Ok(file);
+        }
+        let file = fs.open(&path_of(dir, base_offset, FileKind::Log), OpenMode::Read)?;
+        self.handles.lock().insert(key, Arc::clone(&file), 1, OPEN_FILES_MAX);
+        Ok(file)
+    }
+
+    /// The index of a segment, read by `load` if it is not in memory.
+    pub(crate) fn index<E>(
+        &self,
+        id: TopicIdPartition,
+        base_offset: i64,
+        load: impl FnOnce() -> Result<Vec<IndexEntry>, E>,
+    ) -> Result<Arc<Vec<IndexEntry>>, E> {
+        let key = (id, base_offset);
+        if let Some(index) = self.indexes.lock().get(key) {
+            return Ok(index);
+        }
+        let index = Arc::new(load()?);
+        self.indexes.lock().insert(key, Arc::clone(&index), index.len() + 1, INDEX_ENTRIES_MAX);
+        Ok(index)
+    }
+
+    /// Forgets a segment that was removed, cut or sealed.
+    pub(crate) fn forget(&self, id: TopicIdPartition, base_offset: i64) {
+        self.handles.lock().remove((id, base_offset));
+        self.indexes.lock().remove((id, base_offset));
+    }
+}

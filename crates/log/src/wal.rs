@@ -1,0 +1,155 @@
+//! The write-ahead log that all partitions of a data directory share.
+//!
+//! # Overview
+//! Appenders put their batches into a queue ([`Wal::enqueue`], under the partition's append lock, so that a partition's entries
+//! are queued in offset order). One loop ([`commit::run`]) drains what queued up while it was busy with the last commit,
+//! writes it with one vectored write into a preallocated, recycled file, syncs once if any of the partitions needs it, and
+//! then moves the `ack_end` of each. A file is free again once the segment files hold, synced, all that its entries
+//! carry and the manifest says so ([`Wal::trim`]).
+//!
+//! # Invariants
+//! - Sequences increase by one over all entries ever queued; a file's generation is higher than that of any file used before it.
+//!   So bytes left over in a recycled file are never taken for entries.
+//! - The file before is synced before the first entry of the next one is written: only the newest file can have a torn end.
+//! - I38: after a failed sync nothing is retried; the directory goes offline.
+//! - The queue is bounded: [`Wal::has_room`] tells appenders to wait.
+//!
+//! # Crash consistency
+//! kill -9 loses what is queued and not written, which nobody was told of. Power loss also loses what is written and not synced,
+//! which only partitions with `flush.messages` above 1 were told of. See `replay` for how a torn end is told from corruption.
+
+pub(crate) mod commit;
+pub(crate) mod entry;
+pub(crate) mod files;
+pub(crate) mod replay;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::partition::PartitionLog;
+use files::WalFiles;
+
+/// Queued bytes beyond which appends are refused.
+const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Queued bytes beyond which [`Wal::room`] waits.
+const QUEUE_BYTES_BUSY: usize = QUEUE_BYTES_MAX / 4;
+
+/// Batches on their way to the disk.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    /// Whose.
+    pub(crate) log: Arc<PartitionLog>,
+    /// The log's incarnation when they were appended: if it changed since, they were truncated away.
+    pub(crate) incarnation: u64,
+    /// The batches, shared with the tail cache.
+    pub(crate) bytes: Bytes,
+    /// Offset after the last one.
+    pub(crate) end_offset: i64,
+    /// Given by [`Wal::enqueue`].
+    pub(crate) sequence: u64,
+    /// True if the acknowledgement waits for the sync (`flush.messages` = 1), false if it only waits for the write.
+    pub(crate) ack_after_sync: bool,
+    /// Monotonic time by which it has to be synced, if ever.
+    pub(crate) sync_by: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Queue {
+    entries: Vec<Pending>,
+    bytes: usize,
+    next_sequence: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Wal {
+    queue: Mutex<Queue>,
+    work: Notify,
+    room: Notify,
+    closing: AtomicBool,
+    pub(crate) files: Mutex<WalFiles>,
+}
+
+impl Wal {
+    /// A WAL whose next entry gets `next_sequence`.
+    pub(crate) fn new(next_sequence: u64, files: WalFiles) -> Self {
+        Self {
+            queue: Mutex::new(Queue { entries: Vec::new(), bytes: 0, next_sequence }),
+            work: Notify::new(),
+            room: Notify::new(),
+            closing: AtomicBool::new(false),
+            files: Mutex::new(files),
+        }
+    }
+
+    /// Queues an entry and gives it its sequence.
+    pub(crate) fn enqueue(&self, mut pending: Pending) -> u64 {
+        let mut queue = self.queue.lock();
+        let sequence = queue.next_sequence;
+        pending.sequence = sequence;
+        queue.next_sequence += 1;
+        queue.bytes += pending.bytes.len();
+        let was_empty = queue.entries.is_empty();
+        queue.entries.push(pending);
+        drop(queue);
+        if was_empty {
+            self.work.notify_one();
+        }
+        sequence
+    }
+
+    /// The sequence that the next entry will get.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.queue.lock().next_sequence
+    }
+
+    /// False if so much is queued that appends have to be refused.
+    pub(crate) fn has_room(&self) -> bool {
+        self.queue.lock().bytes < QUEUE_BYTES_MAX
+    }
+
+    /// Completes when the queue is short enough for more appends.
+    pub(crate) async fn room(&self) {
+        loop {
+            let waiting = self.room.notified();
+            tokio::pin!(waiting);
+            waiting.as_mut().enable();
+            if self.queue.lock().bytes < QUEUE_BYTES_BUSY {
+                return;
+            }
+            waiting.await;
+        }
+    }
+
+    /// Moves what is queued into `out`, which is empty.
+    fn take(&self, out: &mut Vec<Pending>) {
+        debug_assert!(out.is_empty());
+        std::mem::swap(&mut self.queue.lock().entries, out);
+    }
+
+    /// Notes that `bytes` of what was taken are done with.
+    fn done(&self, bytes: usize) {
+        let mut queue = self.queue.lock();
+        queue.bytes -= bytes;
+        let has_room = queue.bytes < QUEUE_BYTES_BUSY;
+        drop(queue);
+        if has_room {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Makes the loop write what is queued and end.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.work.notify_one();
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,212 @@
+//! The commit loop: the only writer of the WAL.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::time::Duration;
+
+use siltstone_common::fault;
+
+use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FileHeader, entry_len};
+use super::files::{self, CurrentFile};
+use super::Pending;
+use crate::shared::Shared;
+
+/// At most this much goes into one commit, so that the first in the queue does not wait for all behind it.
+const COMMIT_BYTES_MAX: u64 = 8 << 20;
+/// How long to wait before trying again when the disk is full.
+const NO_SPACE_RETRY: Duration = Duration::from_millis(250);
+const PADDING: [u8; 8] = [0; 8];
+
+/// Runs until the WAL is closed or the directory goes offline.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut writer = Writer { shared: Arc::clone(&shared), current: None, sync_by: None, unsynced: false, written_sequence: 0, durable_sequence: 0, headers: Vec::new() };
+    let mut batch = Vec::new();
+    loop {
+        shared.wal.take(&mut batch);
+        let outcome = if !batch.is_empty() {
+            writer.commit(&mut batch).await
+        } else if shared.wal.is_closing() || shared.health.is_offline() {
+            return;
+        } else if writer.sync_by.is_some_and(|by| by <= shared.env.clock.monotonic()) {
+            writer.sync()
+        } else {
+            wait(&shared, writer.sync_by).await;
+            continue;
+        };
+        if let Err(error) = outcome {
+            shared.go_offline(&format!("write-ahead log: {error}"));
+            return;
+        }
+    }
+}
+
+/// Waits for work, the time of a due sync, or the end.
+async fn wait(shared: &Shared, sync_by: Option<Duration>) {
+    let due: futures::future::BoxFuture<'_, ()> = match sync_by {
+        Some(by) => shared.env.clock.sleep(by.saturating_sub(shared.env.clock.monotonic())),
+        None => Box::pin(std::future::pending()),
+    };
+    tokio::select! {
+        () = shared.wal.work.notified() => {}
+        () = due => {}
+        () = shared.env.tasks.stopped() => shared.wal.close(),
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    current: Option<CurrentFile>,
+    /// When the oldest unsynced entry has to be synced, monotonic time.
+    sync_by: Option<Duration>,
+    unsynced: bool,
+    written_sequence: u64,
+    durable_sequence: u64,
+    headers: Vec<[u8; ENTRY_HEADER_LEN]>,
+}
+
+impl Writer {
+    /// Writes, syncs and publishes all of `batch`, and empties it. Waits while the disk is full (I40).
+    async fn commit(&mut self, batch: &mut Vec<Pending>) -> io::Result<()> {
+        let mut from = 0;
+        while from < batch.len() {
+            let count = self.fitting(&batch[from..]);
+            let outcome = match count {
+                0 => self.next_file(&batch[from]),
+                _ => self.commit_group(&batch[from..from + count]),
+            };
+            match outcome {
+                Ok(()) => from += count,
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    self.shared.disk_is_full();
+                    self.shared.env.clock.sleep(NO_SPACE_RETRY).await;
+                    if self.shared.wal.is_closing() {
+                        return Err(error);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = batch.iter().map(|pending| pending.bytes.len()).sum();
+        self.shared.tail_cache.add(batch);
+        batch.clear();
+        self.shared.wal.done(bytes);
+        self.shared.tail_cache.evict(&self.shared);
+        Ok(())
+    }
+
+    /// How many of `batch` go into the current file in one commit.
+    fn fitting(&self, batch: &[Pending]) -> usize {
+        let Some(current) = &self.current else {
+            return 0;
+        };
+        let room = (current.len - current.position).min(COMMIT_BYTES_MAX);
+        let mut used = 0;
+        let mut count = 0;
+        for pending in batch {
+            used += entry_len(pending.bytes.len()) as u64;
+            if used > room && (count > 0 || current.position + used > current.len) {
+                break;
+            }
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes the next file into use, big enough for `first`.
+    fn next_file(&mut self, first: &Pending) -> io::Result<()> {
+        // Only the newest file may have a torn end: see `replay`.
+        self.sync()?;
+        let shared = &self.shared;
+        let fs = shared.env.fs.as_ref();
+        let need = entry_len(first.bytes.len()) as u64;
+        let (spare, generation, slot) = shared.wal.files.lock().take_spare(need);
+        let spare = match spare {
+            Some(spare) => spare,
+            None => {
+                let (dir, len) = {
+                    let files = shared.wal.files.lock();
+                    (files.dir().to_owned(), files.new_file_bytes(need))
+                };
+                files::create(fs, &dir, slot, len)?
+            }
+        };
+        let header = FileHeader { generation, first_sequence: first.sequence };
+        let next = files::begin_use(fs, spare, header)?;
+        if let Some(filled) = self.current.replace(next) {
+            shared.wal.files.lock().retire(&filled, first.sequence - 1);
+        }
+        shared.flusher.wake();
+        Ok(())
+    }
+
+    /// One vectored write, at most one sync, and the acknowledgements.
+    fn commit_group(&mut self, group: &[Pending]) -> io::Result<()> {
+        self.write(group)?;
+        fault::point("wal.written")?;
+        self.publish(group, false);
+        let must_sync = group.iter().any(|pending| pending.ack_after_sync);
+        self.sync_by = group.iter().filter_map(|pending| pending.sync_by).chain(self.sync_by).min();
+        if must_sync || self.sync_by.is_some_and(|by| by <= self.shared.env.clock.monotonic()) {
+            self.sync()?;
+            fault::point("wal.synced")?;
+            self.publish(group, true);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, group: &[Pending]) -> io::Result<()> {
+        let Some(current) = &mut self.current else {
+            return Err(io::Error::other("no wal file is open"));
+        };
+        self.headers.clear();
+        self.headers.extend(group.iter().map(|pending| {
+            let header = EntryHeader {
+                payload_len: pending.bytes.len() as u32,
+                generation: current.header.generation,
+                sequence: pending.sequence,
+                durable_sequence: self.durable_sequence,
+                id: pending.log.id(),
+            };
+            header.encode(&pending.bytes)
+        }));
+        let mut slices = Vec::with_capacity(group.len() * 3);
+        let mut len = 0;
+        for (header, pending) in self.headers.iter().zip(group) {
+            let whole = entry_len(pending.bytes.len());
+            slices.push(IoSlice::new(header));
+            slices.push(IoSlice::new(&pending.bytes));
+            slices.push(IoSlice::new(&PADDING[..whole - ENTRY_HEADER_LEN - pending.bytes.len()]));
+            len += whole as u64;
+        }
+        current.file.write_all_vectored_at(&mut slices, current.position)?;
+        current.position += len;
+        self.unsynced = true;
+        self.written_sequence = group.last().map_or(self.written_sequence, |last| last.sequence);
+        self.shared.wal.files.lock().set_current_bytes(current.position);
+        Ok(())
+    }
+
+    /// Syncs what was written since the last sync.
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_by = None;
+        let Some(current) = self.current.as_ref().filter(|_| self.unsynced) else {
+            return Ok(());
+        };
+        current.file.sync_data()?;
+        self.unsynced = false;
+        self.durable_sequence = self.written_sequence;
+        Ok(())
+    }
+
+    /// Moves `ack_end` of the logs in `group` whose acknowledgement was waiting for this stage. From the back, so that each
+    /// log moves once.
+    fn publish(&self, group: &[Pending], synced: bool) {
+        for pending in group.iter().rev().filter(|pending| pending.ack_after_sync == synced) {
+            if pending.log.committed(pending.incarnation, pending.end_offset)
+                && let Some(listener) = self.shared.listener.get()
+            {
+                listener.0.ack_end_moved(&pending.log);
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The formats of a WAL file: its header block and its entries.
+//!
+//! ```text
+//! file header, in a block of 4096 bytes      entry, padded to 8 bytes
+//!   0  magic "SILTWAL1"                        0  crc32c of bytes 4..56 and the payload
+//!   8  version            u32 = 1              4  payload length      u32
+//!  12  crc32c of 16..32   u32                  8  generation          u64
+//!  16  generation         u64                 16  sequence            u64
+//!  24  first sequence     u64                 24  durable sequence    u64
+//!                                             32  topic id            16 bytes
+//!                                             48  partition           i32
+//!                                             52  kind                u8 = 1 (batches), then 3 zero bytes
+//!                                             56  payload
+//! ```
+
+use siltstone_common::{TopicId, TopicIdPartition};
+use uuid::Uuid;
+
+use crate::codec::{Fields, crc32c};
+
+/// Where the entries of a file begin: the header has a block to itself, so that no torn write of an entry can hit it.
+pub(crate) const FILE_HEADER_LEN: u64 = 4096;
+/// Bytes of an entry before its payload.
+pub(crate) const ENTRY_HEADER_LEN: usize = 56;
+const MAGIC: &[u8; 8] = b"SILTWAL1";
+const VERSION: u32 = 1;
+const KIND_BATCHES: u8 = 1;
+
+/// Which use of a (recycled) file this is.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FileHeader {
+    /// Strictly increasing over all files ever taken into use in this data directory.
+    pub(crate) generation: u64,
+    /// Sequence of the first entry.
+    pub(crate) first_sequence: u64,
+}
+
+impl FileHeader {
+    /// The header's bytes.
+    pub(crate) fn encode(&self) -> [u8; 32] {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(MAGIC);
+        bytes[8..12].copy_from_slice(&VERSION.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.generation.to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.first_sequence.to_be_bytes());
+        let crc = crc32c(&[&bytes[16..]]);
+        bytes[12..16].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// From a file's first bytes; `None` if it was never taken into use or its header is torn.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut fields = Fields::new(bytes.get(..32)?);
+        let known = fields.array::<8>()? == *MAGIC && fields.u32()? == VERSION;
+        let crc_matches = fields.u32()? == crc32c(&[fields.rest()]);
+        let header = Self { generation: fields.u64()?, first_sequence: fields.u64()? };
+        (known && crc_matches).then_some(header)
+    }
+}
+
+/// One entry's header.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EntryHeader {
+    /// Bytes of the payload.
+    pub(crate) payload_len: u32,
+    /// The file's generation: what a recycled file held before has a lower one.
+    pub(crate) generation: u64,
+    /// Strictly increasing by one over all entries.
+    pub(crate) sequence: u64,
+    /// Every entry up to this sequence was synced when this one was written: a bad entry at or below it is corruption, one
+    /// above it may be a torn end (I37).
+    pub(crate) durable_sequence: u64,
+    /// Whose batches these are.
+    pub(crate) id: TopicIdPartition,
+}
+
+impl EntryHeader {
+    /// The header's bytes for `payload`.
+    pub(crate) fn encode(&self, payload: &[u8]) -> [u8; ENTRY_HEADER_LEN] {
+        let mut bytes = [0; ENTRY_HEADER_LEN];
+        bytes[4..8].copy_from_slice(&self.payload_len.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.generation.to_be_bytes());
+        bytes[16..24].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes[24..32].copy_from_slice(&self.durable_sequence.to_be_bytes());
+        bytes[32..48].copy_from_slice(self.id.topic_id.0.as_bytes());
+        bytes[48..52].copy_from_slice(&self.id.partition.to_be_bytes());
+        bytes[52] = KIND_BATCHES;
+        let crc = crc32c(&[&bytes[4..], payload]);
+        bytes[..4].copy_from_slice(&crc.to_be_bytes());
+        bytes
+    }
+
+    /// The fields of `bytes`, and the stated CRC; nothing is checked but the kind.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, u32)> {
+        let mut fields = Fields::new(bytes.get(..ENTRY_HEADER_LEN)?);
+        let crc = fields.u32()?;
+        let payload_len = fields.u32()?;
+        let (generation, sequence, durable_sequence) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let topic_id = TopicId(Uuid::from_bytes(fields.array()?));
+        let id = TopicIdPartition::new(topic_id, fields.i32()?);
+        let header = Self { payload_len, generation, sequence, durable_sequence, id };
+        (fields.u8()? == KIND_BATCHES).then_some((header, crc))
+    }
+
+    /// True if `crc` fits the header's bytes and the payload.
+    pub(crate) fn matches(bytes: &[u8; ENTRY_HEADER_LEN], payload: &[u8], crc: u32) -> bool {
+        crc32c(&[&bytes[4..], payload]) == crc
+    }
+}
+
+/// Bytes that an entry with this payload takes in the file.
+pub(crate) fn entry_len(payload_len: usize) -> usize {
+    (ENTRY_HEADER_LEN + payload_len).next_multiple_of(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: TopicIdPartition = TopicIdPartition { topic_id: TopicId(Uuid::from_u128(0x0102_0304)), partition: 7 };
+
+    #[test]
+    fn file_header_golden() {
+        let header = FileHeader { generation: 3, first_sequence: 1000 };
+        let golden = "53494c5457414c3100000001\
+            FILEHEADERCRC\
+            000000000000000300000000000003e8";
+        assert_eq!(hex(&header.encode()), golden);
+        assert_eq!(FileHeader::decode(&header.encode()), Some(header));
+        let mut damaged = header.encode();
+        damaged[20] ^= 1;
+        assert_eq!(FileHeader::decode(&damaged), None);
+    }
+
+    #[test]
+    fn entry_golden() {
+        let header = EntryHeader { payload_len: 5, generation: 3, sequence: 1001, durable_sequence: 999, id: ID };
+        let golden = "ENTRYCRC\
+            00000005000000000000000300000000000003e900000000000003e7\
+            000000000000000000000000010203040000000701000000";
+        let bytes = header.encode(b"hello");
+        assert_eq!(hex(&bytes), golden);
+        let (decoded, crc) = EntryHeader::decode(&bytes).unwrap();
+        assert_eq!(decoded, header);
+        assert!(EntryHeader::matches(&bytes, b"hello", crc));
+        assert!(!EntryHeader::matches(&bytes, b"hellp", crc));
+    }
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
