@@ -203,8 +203,11 @@ impl LogManager {
 
 impl Drop for LogManager {
     fn drop(&mut self) {
+        self.shared.health.close();
         self.shared.flusher.close();
         self.shared.wal.close();
+        // Logs and what they share hold each other.
+        self.shared.logs.write().clear();
     }
 }
 

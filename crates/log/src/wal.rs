@@ -149,6 +149,11 @@ impl Wal {
         self.work.notify_one();
     }
 
+    /// Drops what is still queued, for the loop has ended: nobody was told that it is safe.
+    fn give_up(&self) {
+        self.queue.lock().entries.clear();
+    }
+
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }

@@ -159,7 +159,8 @@ impl Shared {
     /// Lets go of the WAL files that no partition needs. Blocks.
     pub(crate) fn trim_wal(&self) -> Result<(), LogError> {
         let next = self.wal.next_sequence();
-        let recovered = self.recovered.lock().values().filter_map(|recovered| recovered.entries.first().map(|(sequence, _)| *sequence)).min();
+        let recovered =
+            self.recovered.lock().values().filter_map(|recovered| recovered.entries.first().map(|(sequence, _)| *sequence)).min();
         let open = self.all_logs().iter().filter_map(|log| log.first_uncovered()).min();
         let needed = open.into_iter().chain(recovered).chain([next]).min().unwrap_or(next);
         if !self.wal.files.lock().can_trim(needed) {

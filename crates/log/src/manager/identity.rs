@@ -33,11 +33,9 @@ pub(super) fn check_cluster(fs: &dyn FileSystem, dir: &Path, cluster_id: &str) -
     let found = text.lines().find_map(|line| line.strip_prefix("cluster.id=")).map(str::trim);
     match found {
         Some(found) if found == cluster_id => Ok(()),
-        Some(found) => Err(LogError::WrongCluster {
-            path: dir.display().to_string(),
-            found: found.to_owned(),
-            expected: cluster_id.to_owned(),
-        }),
+        Some(found) => {
+            Err(LogError::WrongCluster { path: dir.display().to_string(), found: found.to_owned(), expected: cluster_id.to_owned() })
+        }
         None => Err(LogError::Corrupt { path: path.display().to_string(), reason: "it names no cluster.id".to_owned() }),
     }
 }

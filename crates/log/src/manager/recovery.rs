@@ -36,7 +36,8 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
 
     let path = manifest_path(&config.dir);
     let mut loaded = manifest::load(fs.as_ref(), &path).map_err(|error| LogError::io(&path, error))?;
-    let mut recovery = Recovery { env: &env, config: &config, report: RecoveryReport::default(), found: HashMap::new(), gone: HashSet::new() };
+    let mut recovery =
+        Recovery { env: &env, config: &config, report: RecoveryReport::default(), found: HashMap::new(), gone: HashSet::new() };
     recovery.report.clean = loaded.closed.is_some();
     recovery.take_manifest(&mut loaded)?;
     let replayed = recovery.replay_wal(&loaded)?;
@@ -50,8 +51,14 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
     loaded.removed.retain(|_, covered_sequence| *covered_sequence >= first_live);
     let records = found.values().filter_map(|found| found.record.clone().map(Record::Partition)).collect();
     let manifest = Manifest::create(Arc::clone(&fs), path.clone(), loaded.removed, first_live, records);
-    let mut files =
-        WalFiles::new(wal_path.clone(), config.wal_file_bytes, replayed.full, replayed.spares, replayed.next_slot, replayed.next_generation);
+    let mut files = WalFiles::new(
+        wal_path.clone(),
+        config.wal_file_bytes,
+        replayed.full,
+        replayed.spares,
+        replayed.next_slot,
+        replayed.next_generation,
+    );
     let manifest = manifest.map_err(|error| LogError::io(&path, error))?;
     files.trim(fs.as_ref(), first_live).map_err(|error| LogError::io(&wal_path, error))?;
     let shared = Shared {

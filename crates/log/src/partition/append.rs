@@ -113,8 +113,7 @@ impl PartitionLog {
             i64::MAX => None,
             flush_ms => Some(now + std::time::Duration::from_millis(u64::try_from(flush_ms).unwrap_or(0))),
         };
-        let pending =
-            Pending { log: me, incarnation: state.incarnation, bytes, end_offset, sequence: 0, ack_after_sync, sync_by };
+        let pending = Pending { log: me, incarnation: state.incarnation, bytes, end_offset, sequence: 0, ack_after_sync, sync_by };
         state.queued(self.shared.wal.enqueue(pending));
         self.publish(state);
         if (state.dirty_bytes() >= FLUSH_BYTES || state.has_closing())
@@ -171,7 +170,11 @@ impl LogState {
     /// True if the segment is due by time.
     pub(super) fn is_old(active: &Segment, config: &LogConfig, now_ms: i64) -> bool {
         // The jitter is a fixed part of `segment.jitter.ms` for each segment, so that partitions made together do not roll together.
-        let jitter = if config.segment_jitter_ms > 0 { (active.base_offset ^ active.first_append_ms).rem_euclid(config.segment_jitter_ms) } else { 0 };
+        let jitter = if config.segment_jitter_ms > 0 {
+            (active.base_offset ^ active.first_append_ms).rem_euclid(config.segment_jitter_ms)
+        } else {
+            0
+        };
         now_ms.saturating_sub(active.first_append_ms) > config.segment_ms.saturating_sub(jitter)
     }
 

@@ -84,7 +84,8 @@ impl PartitionLog {
         let snapshot = read_whole(fs, &snapshot_path).map_err(|error| LogError::io(&snapshot_path, error))?;
         let log_path = self.path(segment.base_offset, FileKind::Log);
         let last_offset = segment.end_offset - 1;
-        let aborted = self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(|error| error.into_log_error(&log_path))?;
+        let aborted =
+            self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(|error| error.into_log_error(&log_path))?;
         Ok(SealedSegment {
             base_offset: segment.base_offset,
             last_offset,

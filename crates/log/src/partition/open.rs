@@ -49,7 +49,9 @@ impl PartitionLog {
         for (sequence, bytes) in recovered.entries {
             if let Some(bytes) = missing_part(&bytes, state.offsets.log_end) {
                 let now_ms = shared.env.clock.now_ms();
-                state.take(&bytes, now_ms).map_err(|error| LogError::Corrupt { path: format!("wal entry {sequence}"), reason: error.to_string() })?;
+                state
+                    .take(&bytes, now_ms)
+                    .map_err(|error| LogError::Corrupt { path: format!("wal entry {sequence}"), reason: error.to_string() })?;
                 chunks.push((state.offsets.log_end, bytes.len()));
             }
             state.queued(sequence);

@@ -171,10 +171,9 @@ impl PartitionLog {
         let mut index = Vec::new();
         if segment.indexed_bytes > 0 {
             let path = self.path(segment.base_offset, FileKind::Index);
-            let on_disk = self.index_on_disk(segment.base_offset).map_err(|error| LogError::Corrupt {
-                path: path.display().to_string(),
-                reason: error.to_string(),
-            })?;
+            let on_disk = self
+                .index_on_disk(segment.base_offset)
+                .map_err(|error| LogError::Corrupt { path: path.display().to_string(), reason: error.to_string() })?;
             index.extend(on_disk.iter().filter(|entry| entry.position < segment.indexed_bytes));
         }
         index.extend(segment.index.iter().copied());

@@ -91,7 +91,12 @@ impl LogState {
 
     /// Bytes that are in no segment file yet.
     pub(super) fn dirty_bytes(&self) -> u64 {
-        self.segments.iter().rev().take_while(|segment| !segment.is_sealed()).map(|segment| segment.size_bytes - segment.written_bytes).sum()
+        self.segments
+            .iter()
+            .rev()
+            .take_while(|segment| !segment.is_sealed())
+            .map(|segment| segment.size_bytes - segment.written_bytes)
+            .sum()
     }
 
     /// True if a segment waits for the background to complete it.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use siltstone_common::fault;
 
+use super::Pending;
 use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FileHeader, entry_len};
 use super::files::{self, CurrentFile};
-use super::Pending;
 use crate::shared::Shared;
 
 /// At most this much goes into one commit, so that the first in the queue does not wait for all behind it.
@@ -19,7 +19,20 @@ const PADDING: [u8; 8] = [0; 8];
 
 /// Runs until the WAL is closed or the directory goes offline.
 pub(crate) async fn run(shared: Arc<Shared>) {
-    let mut writer = Writer { shared: Arc::clone(&shared), current: None, sync_by: None, unsynced: false, written_sequence: 0, durable_sequence: 0, headers: Vec::new() };
+    commit_all(&shared).await;
+    shared.wal.give_up();
+}
+
+async fn commit_all(shared: &Arc<Shared>) {
+    let mut writer = Writer {
+        shared: Arc::clone(shared),
+        current: None,
+        sync_by: None,
+        unsynced: false,
+        written_sequence: 0,
+        durable_sequence: 0,
+        headers: Vec::new(),
+    };
     let mut batch = Vec::new();
     loop {
         shared.wal.take(&mut batch);
@@ -30,7 +43,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         } else if writer.sync_by.is_some_and(|by| by <= shared.env.clock.monotonic()) {
             writer.sync()
         } else {
-            wait(&shared, writer.sync_by).await;
+            wait(shared, writer.sync_by).await;
             continue;
         };
         if let Err(error) = outcome {

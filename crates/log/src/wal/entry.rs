@@ -122,8 +122,7 @@ mod tests {
     #[test]
     fn file_header_golden() {
         let header = FileHeader { generation: 3, first_sequence: 1000 };
-        let golden = "53494c5457414c3100000001\
-            FILEHEADERCRC\
+        let golden = "53494c5457414c310000000106d1ce8f\
             000000000000000300000000000003e8";
         assert_eq!(hex(&header.encode()), golden);
         assert_eq!(FileHeader::decode(&header.encode()), Some(header));
@@ -135,8 +134,7 @@ mod tests {
     #[test]
     fn entry_golden() {
         let header = EntryHeader { payload_len: 5, generation: 3, sequence: 1001, durable_sequence: 999, id: ID };
-        let golden = "ENTRYCRC\
-            00000005000000000000000300000000000003e900000000000003e7\
+        let golden = "ef2a207800000005000000000000000300000000000003e900000000000003e7\
             000000000000000000000000010203040000000701000000";
         let bytes = header.encode(b"hello");
         assert_eq!(hex(&bytes), golden);

@@ -64,7 +64,14 @@ pub(crate) struct WalFiles {
 
 impl WalFiles {
     /// Files found in `dir`; `next_slot` and `next_generation` are above all of theirs.
-    pub(crate) fn new(dir: PathBuf, file_bytes: u64, full: Vec<FullFile>, spares: Vec<Spare>, next_slot: u64, next_generation: u64) -> Self {
+    pub(crate) fn new(
+        dir: PathBuf,
+        file_bytes: u64,
+        full: Vec<FullFile>,
+        spares: Vec<Spare>,
+        next_slot: u64,
+        next_generation: u64,
+    ) -> Self {
         Self { dir, file_bytes, full: full.into(), spares, next_slot, next_generation, current_bytes: 0 }
     }
 
