@@ -57,4 +57,6 @@ pub(crate) fn admit(frame: &[u8], body_start: usize, key: i16, version: i16) -> 
 }
 
 #[cfg(test)]
+mod mutation;
+#[cfg(test)]
 mod tests;

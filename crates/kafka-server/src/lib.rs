@@ -14,6 +14,8 @@ pub mod group_log;
 pub mod groups;
 mod guard;
 pub mod handlers;
+#[cfg(test)]
+mod heap_meter;
 pub mod limits;
 pub mod metrics;
 pub mod producer_ids;

@@ -107,7 +107,7 @@ pub(super) static SKELETONS: &[Skeleton] = &[
             since(1, STR),
             since(7, STR),
             between(2, 4, I64),
-            field(array(&[field(STR), field(array(&[field(I32), field(I64), since(6, I32), field(STR)]))])),
+            field(array(&[field(STR), since(10, UUID), field(array(&[field(I32), field(I64), since(6, I32), field(STR)]))])),
         ],
     },
     // OffsetFetch
@@ -117,7 +117,7 @@ pub(super) static SKELETONS: &[Skeleton] = &[
         fields: &[
             until(7, STR),
             until(7, array(&[until(7, STR), until(7, list(&I32))])),
-            since(8, array(&[since(8, STR), since(9, STR), since(9, I32), since(8, array(&[since(8, STR), since(8, list(&I32))]))])),
+            since(8, array(&[since(8, STR), since(9, STR), since(9, I32), since(8, array(&[since(8, STR), since(10, UUID), since(8, list(&I32))]))])),
             since(7, I8),
         ],
     },

@@ -10,11 +10,12 @@ use super::walker::{Field, Kind, Skeleton, UNKNOWN_TAGS_MAX};
 use super::*;
 
 /// The codec's view of one request type.
-struct Codec {
-    key: i16,
-    versions: std::ops::RangeInclusive<i16>,
+pub(super) struct Codec {
+    pub key: i16,
+    pub versions: std::ops::RangeInclusive<i16>,
     header_version: fn(i16) -> i16,
     round_trip: fn(&Bytes, i16) -> Result<(usize, BytesMut), String>,
+    pub decode: fn(&Bytes, i16) -> Result<(), String>,
 }
 
 macro_rules! codecs {
@@ -27,18 +28,22 @@ macro_rules! codecs {
                 request.encode(&mut again, version).map_err(|error| error.to_string())?;
                 Ok((rest.len(), again))
             }
+            fn decode(bytes: &Bytes, version: i16) -> Result<(), String> {
+                wire::$request::decode(&mut bytes.clone(), version).map(drop).map_err(|error| error.to_string())
+            }
             let versions = <wire::$request as kafka_protocol::protocol::Message>::VERSIONS;
             Codec {
                 key: <wire::$request as Request>::KEY,
                 versions: versions.min..=versions.max,
                 header_version: <wire::$request as HeaderVersion>::header_version,
                 round_trip,
+                decode,
             }
         }),*]
     };
 }
 
-fn codecs() -> Vec<Codec> {
+pub(super) fn codecs() -> Vec<Codec> {
     codecs![
         FetchRequest,
         ListOffsetsRequest,
@@ -153,7 +158,7 @@ impl Maker<'_> {
 }
 
 /// A request body of the skeleton in `version`.
-fn make(skeleton: &'static Skeleton, version: i16, seed: u64) -> Vec<u8> {
+pub(super) fn make(skeleton: &'static Skeleton, version: i16, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut random = |bound: u32| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -5,6 +5,10 @@
 
 mod check;
 mod codec;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+pub(crate) use samples::{decode_only, sample_request};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

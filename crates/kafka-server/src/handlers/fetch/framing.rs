@@ -1,7 +1,7 @@
 //! The Fetch answer, versions 4 to 18, framed by us: header bytes with records between them as they lie in memory or in files. The codec's
 //! encoder would copy them.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use siltstone_common::TopicId;
 use siltstone_log::LogSlice;
 
@@ -236,7 +236,7 @@ fn put_varint(out: &mut BytesMut, mut value: usize) {
 
 /// The frame as one buffer, for tests.
 #[cfg(test)]
-pub(crate) fn joined(answer: Answer) -> Bytes {
+pub(crate) fn joined(answer: Answer) -> bytes::Bytes {
     let Answer::Frame(pieces) = answer else { panic!("no frame") };
     let mut whole = BytesMut::new();
     for piece in pieces {
@@ -248,7 +248,7 @@ pub(crate) fn joined(answer: Answer) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Buf;
+    use bytes::{Buf, Bytes};
     use kafka_protocol::messages::FetchResponse;
     use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
