@@ -89,6 +89,11 @@ impl Charge {
         self.bytes += bytes;
     }
 
+    /// Grows the charge to `bytes` that are held already, room or not (never shrinks it).
+    pub(crate) fn raise_to(&mut self, bytes: usize) {
+        self.add(bytes.saturating_sub(self.bytes));
+    }
+
     /// Moves the whole charge into a new one.
     pub(crate) fn take(&mut self) -> Charge {
         Charge { budget: Arc::clone(&self.budget), bytes: std::mem::take(&mut self.bytes) }

@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
@@ -33,13 +32,13 @@ pub(crate) use inbound::InboundFrame;
 pub(crate) use watch::{Verdict, Watch};
 
 use crate::answer::Answer;
-use crate::api_table::{self, Route, Row};
+use crate::api_table::{self, Row};
 use crate::budget::Charge;
 use crate::connection::inbound::{FrameError, Inbound};
 use crate::connection::outbound::Outbound;
-use crate::context::RequestContext;
+use crate::dispatch::{Appended, Incoming, Work};
 use crate::guard::{self, Malformed};
-use crate::handlers::{api_versions, fetch, produce};
+use crate::handlers::api_versions;
 use crate::limits::{OUTBOUND_BYTES_MAX, PIPELINE_MAX};
 use crate::server::Shared;
 
@@ -90,27 +89,6 @@ impl Ended {
     }
 }
 
-/// What a Produce request came to once its batches stand in the logs.
-pub(crate) enum Appended {
-    /// Nothing to wait for.
-    Done(Answer),
-    /// The acknowledgement is still to come.
-    Waiting(BoxFuture<'static, Answer>),
-}
-
-/// How far a request is.
-enum Work {
-    /// Produce, before its batches stand in the logs: nothing may overtake it.
-    Appending(BoxFuture<'static, Appended>),
-    /// Produce, waiting for its acknowledgement.
-    Waiting(BoxFuture<'static, Answer>),
-    /// Fetch: nobody misses it when its client is gone.
-    Reading(BoxFuture<'static, Answer>),
-    /// Anything else: runs to its end.
-    Running(BoxFuture<'static, Answer>),
-    Done(Answer),
-}
-
 struct Slot {
     row: Row,
     work: Work,
@@ -135,7 +113,7 @@ pub(crate) struct Connection {
 impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, watch: Arc<Watch>) -> Self {
         let inbound = Inbound::new(shared.limits.request_bytes_max, shared.budget.charge());
-        let outbound = Outbound::new(shared.services.env.tasks.clone(), Arc::clone(&shared.metrics));
+        let outbound = Outbound::new(shared.env.tasks.clone(), Arc::clone(&shared.metrics));
         Self { shared, peer, stream, inbound, pipeline: VecDeque::new(), outbound, watch, client_id: None }
     }
 
@@ -242,7 +220,7 @@ impl Connection {
                 Answer::Frame(pieces) => self.outbound.push(pieces),
                 Answer::Close(reason) => return Err(Ended::Refused(reason)),
             };
-            let latency = self.shared.services.env.clock.monotonic().saturating_sub(started_at);
+            let latency = self.shared.env.clock.monotonic().saturating_sub(started_at);
             self.shared.metrics.api(row).answered(request_bytes, response_bytes, latency);
             self.watch.progress(self.shared.coarse_now());
         }
@@ -315,35 +293,13 @@ impl Connection {
         if self.client_id.as_deref() != head.client_id {
             self.client_id = head.client_id.map(Arc::from);
         }
-        charge.add(frame.bytes.len());
-        match api.route {
-            Route::Produce => {
-                let shared = Arc::clone(&self.shared);
-                let appending = produce::decode(shared, frame, body_start, correlation_id, version)?;
-                Ok(Work::Appending(Box::pin(appending)))
-            }
-            Route::Fetch => {
-                charge.add(guard::admit(&frame.bytes, body_start, api.key, version).map_err(malformed)?);
-                let body = frame.bytes.freeze().slice(body_start..);
-                let reading = fetch::decode(Arc::clone(&self.shared), body, correlation_id, version)?;
-                Ok(Work::Reading(Box::pin(reading)))
-            }
-            Route::Typed(handler) => {
-                charge.add(guard::admit(&frame.bytes, body_start, api.key, version).map_err(malformed)?);
-                let ctx = RequestContext {
-                    services: Arc::clone(&self.shared.services),
-                    api_version: version,
-                    client_id: self.client_id.clone(),
-                    peer: self.peer,
-                };
-                let body = frame.bytes.freeze().slice(body_start..);
-                handler(ctx, correlation_id, body).map(Work::Running)
-            }
-        }
+        charge.raise_to(frame.bytes.len());
+        let incoming = Incoming { row, version, correlation_id, client_id: self.client_id.clone(), peer: self.peer, frame, body_start };
+        Arc::clone(&self.shared.dispatch).dispatch(incoming, charge)
     }
 
     fn push(&mut self, row: Row, work: Work, request_bytes: usize, charge: Charge) {
-        let started_at = self.shared.services.env.clock.monotonic();
+        let started_at = self.shared.env.clock.monotonic();
         self.pipeline.push_back(Slot { row, work, started_at, request_bytes, _charge: charge });
     }
 
@@ -372,3 +328,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,7 @@ mod config_entries;
 mod config_resource;
 mod connection;
 pub mod context;
+mod dispatch;
 pub mod error_codes;
 pub mod group_log;
 pub mod groups;

@@ -1,9 +1,11 @@
 //! Counters of the Kafka side: plain atomics, rendered by the admin port.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::api_table::{self, Api, Row};
+use crate::budget::MemoryBudget;
 
 /// Upper bounds of the latency buckets, microseconds; one more bucket holds the rest.
 pub const LATENCY_BOUNDS_US: [u64; 16] =
@@ -68,6 +70,7 @@ impl ApiMetrics {
 /// All counters of a server.
 #[derive(Debug)]
 pub struct ServerMetrics {
+    pub(crate) budget: Arc<MemoryBudget>,
     /// By row of the API table.
     pub apis: Vec<ApiMetrics>,
     /// Connections open now.
@@ -91,7 +94,7 @@ pub struct ServerMetrics {
 }
 
 impl ServerMetrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(queued_request_bytes_max: usize) -> Self {
         let row = |api: &Api| ApiMetrics {
             name: api.name,
             requests: AtomicU64::new(0),
@@ -101,6 +104,7 @@ impl ServerMetrics {
             latency: LatencyHistogram::default(),
         };
         Self {
+            budget: MemoryBudget::new(queued_request_bytes_max),
             apis: api_table::APIS.iter().map(row).collect(),
             connections: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -112,6 +116,11 @@ impl ServerMetrics {
             fetch_sessions: AtomicU64::new(0),
             fetch_session_evictions: AtomicU64::new(0),
         }
+    }
+
+    /// Memory of all requests being received or served, as far as it is charged to the common budget, bytes.
+    pub fn request_memory_bytes(&self) -> u64 {
+        self.budget.used() as u64
     }
 
     pub(crate) fn api(&self, row: Row) -> &ApiMetrics {

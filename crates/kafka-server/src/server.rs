@@ -12,13 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use siltstone_common::Env;
 use siltstone_common::tasks::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::budget::MemoryBudget;
 use crate::connection::{Connection, Ended, Verdict, Watch};
 use crate::context::Services;
-use crate::handlers::fetch::FetchSessions;
+use crate::dispatch::{Dispatch, Handlers};
 use crate::limits::{DRAIN_TIME, Limits};
 use crate::metrics::ServerMetrics;
 
@@ -33,11 +34,11 @@ const DRAIN_POLL: Duration = Duration::from_millis(10);
 
 /// What all connections share.
 pub(crate) struct Shared {
-    pub services: Arc<Services>,
+    pub env: Env,
+    pub dispatch: Arc<dyn Dispatch>,
     pub limits: Limits,
     pub metrics: Arc<ServerMetrics>,
     pub budget: Arc<MemoryBudget>,
-    pub fetch_sessions: FetchSessions,
     /// Milliseconds of the monotonic clock, moved once a second: good enough for deadlines, and free to read.
     coarse_now_ms: AtomicU64,
     open: Mutex<OpenConnections>,
@@ -55,13 +56,9 @@ impl Shared {
         self.coarse_now_ms.load(Ordering::Relaxed)
     }
 
-    /// Milliseconds of the monotonic clock.
-    pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.services.env.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
-    }
-
     fn move_clock(&self) {
-        self.coarse_now_ms.store(self.now_ms(), Ordering::Relaxed);
+        let now = self.env.clock.monotonic();
+        self.coarse_now_ms.store(u64::try_from(now.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Counts a new connection in; `None` at a limit.
@@ -168,16 +165,22 @@ impl Server {
 
     /// As [`Server::new`], with limits of the caller's.
     pub fn with_limits(listener: BoundListener, services: Arc<Services>, tasks: Tasks, limits: Limits) -> Self {
-        let metrics = Arc::new(ServerMetrics::new());
-        let shared = Shared {
-            budget: MemoryBudget::new(limits.queued_request_bytes_max),
-            fetch_sessions: FetchSessions::new(limits.fetch_sessions_max, Arc::clone(&metrics)),
-            services,
-            limits,
-            metrics,
-            coarse_now_ms: AtomicU64::new(0),
-            open: Mutex::default(),
-        };
+        let metrics = Arc::new(ServerMetrics::new(limits.queued_request_bytes_max));
+        let env = services.env.clone();
+        let dispatch = Handlers::new(services, &limits, &metrics);
+        Self::over(listener, dispatch, env, tasks, limits, metrics)
+    }
+
+    pub(crate) fn over(
+        listener: BoundListener,
+        dispatch: Arc<dyn Dispatch>,
+        env: Env,
+        tasks: Tasks,
+        limits: Limits,
+        metrics: Arc<ServerMetrics>,
+    ) -> Self {
+        let budget = Arc::clone(&metrics.budget);
+        let shared = Shared { env, dispatch, limits, metrics, budget, coarse_now_ms: AtomicU64::new(0), open: Mutex::default() };
         shared.move_clock();
         Self { listener, shared: Arc::new(shared), tasks }
     }
@@ -205,7 +208,7 @@ impl Server {
         let shared = Arc::clone(&self.shared);
         let reaper = async {
             loop {
-                shared.services.env.clock.sleep(REAP_INTERVAL).await;
+                shared.env.clock.sleep(REAP_INTERVAL).await;
                 shared.move_clock();
                 let now = shared.coarse_now();
                 shared.for_each_open(|watch| {
@@ -228,7 +231,7 @@ impl Server {
                 Ok((stream, peer)) => self.accepted(stream, peer),
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
-                    self.shared.services.env.clock.sleep(ACCEPT_RETRY).await;
+                    self.shared.env.clock.sleep(ACCEPT_RETRY).await;
                 }
             }
         }
@@ -269,7 +272,7 @@ fn note_end(shared: &Shared, peer: SocketAddr, ended: &Ended) {
 
 /// Lets requests under way end, then closes all.
 async fn drain(shared: &Shared) {
-    let clock = &shared.services.env.clock;
+    let clock = &shared.env.clock;
     let deadline = clock.monotonic() + DRAIN_TIME;
     while shared.for_each_open(Watch::drain) > 0 && clock.monotonic() < deadline {
         clock.sleep(DRAIN_POLL).await;

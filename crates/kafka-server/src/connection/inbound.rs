@@ -119,12 +119,26 @@ impl Inbound {
 
     /// Reads once. `Pending` also while the common budget has no room for a larger buffer; then the task is woken when it has.
     pub(crate) fn poll_fill(&mut self, stream: &mut TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.buffer.is_empty() {
+            ready!(stream.poll_read_ready(cx))?;
+        }
         if self.buffer.len() == self.buffer.capacity() && !self.grow(cx) {
             return Poll::Pending;
         }
-        let read = ready!(tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut self.buffer))?;
-        self.eof = read == 0;
-        Poll::Ready(Ok(()))
+        match tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut self.buffer) {
+            Poll::Ready(read) => {
+                self.eof = read? == 0;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending => {
+                // An idle connection holds no buffer.
+                if self.buffer.is_empty() {
+                    self.buffer = BytesMut::new();
+                    drop(self.charge.take());
+                }
+                Poll::Pending
+            }
+        }
     }
 
     /// Makes room for more bytes; false if the budget has none.

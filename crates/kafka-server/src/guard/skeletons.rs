@@ -117,7 +117,15 @@ pub(super) static SKELETONS: &[Skeleton] = &[
         fields: &[
             until(7, STR),
             until(7, array(&[until(7, STR), until(7, list(&I32))])),
-            since(8, array(&[since(8, STR), since(9, STR), since(9, I32), since(8, array(&[since(8, STR), since(10, UUID), since(8, list(&I32))]))])),
+            since(
+                8,
+                array(&[
+                    since(8, STR),
+                    since(9, STR),
+                    since(9, I32),
+                    since(8, array(&[since(8, STR), since(10, UUID), since(8, list(&I32))])),
+                ]),
+            ),
             since(7, I8),
         ],
     },

@@ -17,11 +17,11 @@ use siltstone_metadata::MetadataImage;
 use siltstone_replica::{FetchIsolation, FetchParams, FetchPartition, FetchedPartition};
 
 use crate::answer::Answer;
+use crate::dispatch::Handlers;
 use crate::error_codes::replica_error;
 use crate::handlers::fetch::framing::{Endpoint, FetchAnswer, PartitionAnswer, SESSIONS_FROM, TOPIC_IDS_FROM, TopicAnswer};
 pub(crate) use crate::handlers::fetch::session::FetchSessions;
 use crate::handlers::fetch::session::{Asked, FetchContext, NO_SESSION, SessionRequest, Told, TopicRef};
-use crate::server::Shared;
 
 /// Up to this version clients don't know KAFKA_STORAGE_ERROR.
 const NO_STORAGE_ERROR_UNTIL: i16 = 5;
@@ -31,22 +31,22 @@ const UNKNOWN_OFFSET: i64 = -1;
 
 /// Decodes the request; the future reads and answers.
 pub(crate) fn decode(
-    shared: Arc<Shared>,
+    handlers: Arc<Handlers>,
     mut body: Bytes,
     correlation_id: i32,
     version: i16,
 ) -> Result<impl Future<Output = Answer> + Send + 'static, String> {
     let request = FetchRequest::decode(&mut body, version).map_err(|error| error.to_string())?;
-    Ok(async move { framing::frame(correlation_id, version, handle(&shared, request, version).await) })
+    Ok(async move { framing::frame(correlation_id, version, handle(&handlers, request, version).await) })
 }
 
-async fn handle(shared: &Arc<Shared>, request: FetchRequest, version: i16) -> FetchAnswer {
+async fn handle(handlers: &Arc<Handlers>, request: FetchRequest, version: i16) -> FetchAnswer {
     let isolation = match request.isolation_level {
         0 => FetchIsolation::ReadUncommitted,
         1 => FetchIsolation::ReadCommitted,
         _ => return refuse(&request, ResponseError::UnknownServerError, version),
     };
-    let max_bytes = size(request.max_bytes).min(shared.limits.fetch_bytes_max);
+    let max_bytes = size(request.max_bytes).min(handlers.fetch_bytes_max);
     let params = FetchParams {
         max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         min_bytes: size(request.min_bytes).min(max_bytes),
@@ -54,23 +54,23 @@ async fn handle(shared: &Arc<Shared>, request: FetchRequest, version: i16) -> Fe
         isolation,
     };
     let replica_id = if version >= REPLICA_STATE_FROM { request.replica_state.replica_id } else { request.replica_id };
-    let context = match shared.fetch_sessions.begin(session_request(&request, version), shared.now_ms()) {
+    let context = match handlers.fetch_sessions.begin(session_request(&request, version), handlers.now_ms()) {
         Ok(context) => context,
         Err(error) => return error_only(error, NO_SESSION),
     };
-    let image = shared.services.metadata.image();
+    let image = handlers.services.metadata.image();
     let partitions = if replica_id.0 >= 0 {
         // No broker of this cluster fetches here by Kafka's protocol, and nobody else may read past the high watermark (I44).
         context.asked.iter().map(|asked| failed(asked, ResponseError::NotLeaderOrFollower, None)).collect()
     } else {
-        read(shared, &image, &context, params, version).await
+        read(handlers, &image, &context, params, version).await
     };
-    finish(shared, &context, partitions, version)
+    finish(handlers, &context, partitions, version)
 }
 
 /// Reads every partition that exists; answers by position in the context's `asked`.
 async fn read(
-    shared: &Arc<Shared>,
+    handlers: &Arc<Handlers>,
     image: &MetadataImage,
     context: &FetchContext,
     params: FetchParams,
@@ -92,7 +92,7 @@ async fn read(
             max_bytes: size(asked.max_bytes),
         })
     });
-    let mut fetched = shared.services.replicas.fetch(params, parts.collect()).await.into_iter();
+    let mut fetched = handlers.services.replicas.fetch(params, parts.collect()).await.into_iter();
     let answer = |(id, asked): (&Result<TopicIdPartition, ResponseError>, &Asked)| match id {
         Err(error) => failed(asked, *error, Some(Vec::new())),
         Ok(_) => match fetched.next() {
@@ -113,14 +113,14 @@ fn find(image: &MetadataImage, topic: &TopicRef, version: i16) -> Result<(TopicI
 }
 
 /// Lets the session choose what is told, and puts the answer together.
-fn finish(shared: &Shared, context: &FetchContext, partitions: Vec<PartitionAnswer>, version: i16) -> FetchAnswer {
+fn finish(handlers: &Handlers, context: &FetchContext, partitions: Vec<PartitionAnswer>, version: i16) -> FetchAnswer {
     let told: Vec<Told> = partitions.iter().map(told).collect();
-    let settled = shared.fetch_sessions.settle(context, &told, shared.now_ms(), &*shared.services.env.entropy);
+    let settled = handlers.fetch_sessions.settle(context, &told, handlers.now_ms(), &*handlers.services.env.entropy);
     let settled = match settled {
         Ok(settled) => settled,
         Err(error) => return error_only(error, NO_SESSION),
     };
-    let endpoints = endpoints(shared, &partitions, version);
+    let endpoints = endpoints(handlers, &partitions, version);
     let mut topics: Vec<TopicAnswer> = Vec::new();
     let mut last_topic = None;
     for ((asked, partition), included) in context.asked.iter().zip(partitions).zip(settled.included) {
@@ -150,12 +150,12 @@ fn told(partition: &PartitionAnswer) -> Told {
 }
 
 /// Addresses of the leaders that partitions name.
-fn endpoints(shared: &Shared, partitions: &[PartitionAnswer], version: i16) -> Vec<Endpoint> {
+fn endpoints(handlers: &Handlers, partitions: &[PartitionAnswer], version: i16) -> Vec<Endpoint> {
     let leaders: BTreeSet<i32> = partitions.iter().filter_map(|partition| partition.current_leader).map(|(leader, _)| leader).collect();
     if version < framing::ENDPOINTS_FROM || leaders.is_empty() {
         return Vec::new();
     }
-    let image = shared.services.metadata.image();
+    let image = handlers.services.metadata.image();
     let brokers = leaders.iter().filter_map(|id| image.brokers.get(id));
     brokers
         .map(|broker| Endpoint { id: broker.id, host: broker.host.clone(), port: i32::from(broker.port), rack: broker.rack.clone() })

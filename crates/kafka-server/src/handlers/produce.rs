@@ -24,10 +24,10 @@ use siltstone_metadata::{MetadataImage, TopicImage};
 use siltstone_replica::{ProduceOutcome, ProducePartition, ReplicaError};
 
 use crate::answer::{Answer, encode_answer};
-use crate::connection::{Appended, InboundFrame};
+use crate::connection::InboundFrame;
+use crate::dispatch::{Appended, Handlers};
 use crate::error_codes::replica_error;
 use crate::handlers::produce::codec::{ProduceRequest, ProduceTopic, TOPIC_IDS_FROM};
-use crate::server::Shared;
 
 const NO_ACKS: i16 = 0;
 /// First version that names the leader with NOT_LEADER_OR_FOLLOWER (KIP-951).
@@ -35,7 +35,7 @@ const LEADERS_FROM: i16 = 10;
 
 /// A request under way: the answer with a place for every partition, and where each appended partition's outcome goes.
 struct Produce {
-    shared: Arc<Shared>,
+    handlers: Arc<Handlers>,
     correlation_id: i32,
     version: i16,
     acks: i16,
@@ -46,25 +46,25 @@ struct Produce {
 
 /// Decodes the request and appends its batches.
 pub(crate) fn decode(
-    shared: Arc<Shared>,
+    handlers: Arc<Handlers>,
     frame: InboundFrame,
     body_start: usize,
     correlation_id: i32,
     version: i16,
 ) -> Result<impl Future<Output = Appended> + Send + 'static, String> {
     let request = codec::decode(frame, body_start, version).map_err(|error| error.to_string())?;
-    Ok(start(shared, request, correlation_id, version))
+    Ok(start(handlers, request, correlation_id, version))
 }
 
-async fn start(shared: Arc<Shared>, request: ProduceRequest, correlation_id: i32, version: i16) -> Appended {
+async fn start(handlers: Arc<Handlers>, request: ProduceRequest, correlation_id: i32, version: i16) -> Appended {
     let ProduceRequest { transactional_id, acks, timeout_ms, topics } = request;
-    let mut produce = Produce { shared, correlation_id, version, acks, topics: Vec::with_capacity(topics.len()), appended: Vec::new() };
+    let mut produce = Produce { handlers, correlation_id, version, acks, topics: Vec::with_capacity(topics.len()), appended: Vec::new() };
     let parts = produce.place(topics, transactional_id.is_some());
     if parts.is_empty() {
         return Appended::Done(produce.answer());
     }
     let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
-    let replicas = Arc::clone(&produce.shared.services.replicas);
+    let replicas = Arc::clone(&produce.handlers.services.replicas);
     let pending = replicas.append_pending(acks, timeout, parts, AppendOrigin::Client).await;
     Appended::Waiting(Box::pin(async move {
         let outcomes = replicas.acknowledged(pending).await;
@@ -76,7 +76,7 @@ async fn start(shared: Arc<Shared>, request: ProduceRequest, correlation_id: i32
 impl Produce {
     /// Makes a place in the answer for every partition; what can be appended.
     fn place(&mut self, topics: Vec<ProduceTopic>, has_transactional_id: bool) -> Vec<ProducePartition> {
-        let image = self.shared.services.metadata.image();
+        let image = self.handlers.services.metadata.image();
         let mut parts = Vec::new();
         let mut unauthorized = false;
         for topic in topics {
@@ -133,7 +133,7 @@ impl Produce {
     /// Writes the outcomes into their places.
     fn settle(&mut self, outcomes: Vec<ProduceOutcome>) {
         debug_assert_eq!(outcomes.len(), self.appended.len());
-        let image = self.shared.services.metadata.image();
+        let image = self.handlers.services.metadata.image();
         for (outcome, (topic_at, partition_at)) in outcomes.into_iter().zip(&self.appended) {
             let Some(place) = self.topics.get_mut(*topic_at).and_then(|topic| topic.partition_responses.get_mut(*partition_at)) else {
                 continue;
@@ -171,7 +171,7 @@ impl Produce {
         if leaders.is_empty() {
             return Vec::new();
         }
-        let image = self.shared.services.metadata.image();
+        let image = self.handlers.services.metadata.image();
         let brokers = leaders.keys().filter_map(|id| image.brokers.get(id));
         brokers
             .map(|broker| {

@@ -11,9 +11,8 @@ use crate::handlers::produce::codec;
 
 /// The body of a request of `topics` topics with as many partitions each.
 pub(crate) fn sample_request(version: i16, topics: usize) -> Vec<u8> {
-    let partition = |index: usize| {
-        PartitionProduceData::default().with_index(index as i32).with_records(Some(Bytes::from(vec![7; 10 * index])))
-    };
+    let partition =
+        |index: usize| PartitionProduceData::default().with_index(index as i32).with_records(Some(Bytes::from(vec![7; 10 * index])));
     let topic = |index: usize| {
         let topic = TopicProduceData::default().with_partition_data((0..topics).map(partition).collect());
         if version >= codec::TOPIC_IDS_FROM { topic } else { topic.with_name(TopicName(StrBytes::from_string(format!("topic-{index}")))) }

@@ -26,7 +26,7 @@ struct Client {
 
 impl Client {
     fn new(slots: usize) -> Self {
-        Self { sessions: FetchSessions::new(slots, Arc::new(ServerMetrics::new())), entropy: SmallEntropy::seeded(1), now_ms: 0 }
+        Self { sessions: FetchSessions::new(slots, Arc::new(ServerMetrics::new(1))), entropy: SmallEntropy::seeded(1), now_ms: 0 }
     }
 
     /// One request and its answer: partitions read in order, and the settled answer.
