@@ -202,3 +202,6 @@ const fn minutes(name: &'static str) -> Synonym {
 const fn hours(name: &'static str) -> Synonym {
     Synonym { name, factor: 3_600_000 }
 }
+
+#[cfg(test)]
+mod tests;

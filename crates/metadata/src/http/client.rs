@@ -246,7 +246,10 @@ impl Inner {
     async fn relist(&self) -> Result<(), MetadataError> {
         let image = self.list().await?;
         let known = self.image.borrow().clone();
-        debug_assert_eq!(image.cluster_id, known.cluster_id, "the server refuses requests for another cluster");
+        if image.cluster_id != known.cluster_id {
+            let text = format!("the metadata service is of cluster {}, not of {}", image.cluster_id, known.cluster_id);
+            return Err(MetadataError::WrongCluster(text));
+        }
         if image.revision < known.revision {
             let text = format!("it is at revision {}, behind the known {}", image.revision, known.revision);
             return Err(MetadataError::Unavailable(text));
