@@ -250,3 +250,6 @@ fn changed_partitions(known: &TopicImage, chunk: usize, row: ChunkRow) -> Option
         .collect();
     (!changed.is_empty()).then_some(changed)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,13 @@
 //! The service as its users see it, on both providers.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
 use super::*;
 use crate::segments::SegmentState;
-use crate::store::{MemoryStore, RedbStore};
+use crate::store::conformance::eventually;
+use crate::store::{LeaseId, MemoryStore, Page, Range, RedbStore, Row, StoreError, StoreWatch};
 
 fn broker(id: i32) -> RegisterBroker {
     RegisterBroker { id, host: "127.0.0.1".into(), port: 9092, rack: None, clean_shutdown: true }
@@ -126,4 +131,152 @@ async fn segments_go_from_intent_to_commit_to_garbage() {
     assert_eq!(garbage.iter().map(|row| row.base_offset).collect::<Vec<_>>(), [10, 20, 40], "rows and intents of a deleted topic");
     service.forget(garbage).await.unwrap();
     assert_eq!(service.garbage(0, 10).await.unwrap(), []);
+}
+
+/// A store that stops answering after some transactions, as if the process had died: the next one may or may not have happened.
+#[derive(Debug)]
+struct DyingStore {
+    inner: MemoryStore,
+    left: AtomicUsize,
+    last_one_happens: bool,
+}
+
+fn dead<T>() -> Result<T, StoreError> {
+    Err(StoreError::Unavailable("died".into()))
+}
+
+#[async_trait]
+impl MetadataStore for DyingStore {
+    async fn get(&self, key: &[u8]) -> Result<Option<Row>, StoreError> {
+        self.inner.get(key).await
+    }
+    async fn get_many(&self, keys: Vec<Bytes>) -> Result<Vec<Option<Row>>, StoreError> {
+        self.inner.get_many(keys).await
+    }
+    async fn range(&self, range: Range) -> Result<Page, StoreError> {
+        self.inner.range(range).await
+    }
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome, StoreError> {
+        match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(1) if self.last_one_happens => {
+                self.inner.txn(txn).await?;
+                dead()
+            }
+            Ok(left) if left > 1 => self.inner.txn(txn).await,
+            _ => dead(),
+        }
+    }
+    async fn watch(&self, revision: u64) -> Result<StoreWatch, StoreError> {
+        self.inner.watch(revision).await
+    }
+    async fn grant_lease(&self, _: Duration) -> Result<LeaseId, StoreError> {
+        dead()
+    }
+    async fn keep_alive(&self, _: LeaseId) -> Result<(), StoreError> {
+        dead()
+    }
+    async fn revoke(&self, _: LeaseId) -> Result<(), StoreError> {
+        dead()
+    }
+}
+
+fn same(left: &MetadataImage, right: &MetadataImage) -> bool {
+    (&left.cluster_id, &left.brokers, &left.topics, &left.topic_ids, &left.broker_configs, &left.group_configs)
+        == (&right.cluster_id, &right.brokers, &right.topics, &right.topic_ids, &right.broker_configs, &right.group_configs)
+}
+
+/// Everything a small cluster does, up to the first failure.
+async fn scenario(service: &MetadataService) -> Result<(), MetadataError> {
+    for id in [1, 2] {
+        let epoch = service.register_broker(broker(id)).await?;
+        service.heartbeat(id, epoch, false).await?;
+    }
+    let asked = |name: &str| CreateTopic { replication_factor: 2, ..topic(name, 300) };
+    let doomed = service.create_topic(asked("doomed")).await?;
+    service.create_topic(asked("kept")).await?;
+    service.delete_topic(doomed.id).await?;
+    let set = ConfigOp::Set("min.insync.replicas".into(), "2".into());
+    service.alter_configs(ConfigResource::Topic("kept".into()), vec![set], false).await?;
+    let epoch = service.register_broker(RegisterBroker { clean_shutdown: false, ..broker(1) }).await?;
+    service.heartbeat(1, epoch, false).await
+}
+
+#[tokio::test]
+async fn dying_at_any_transaction_leaves_a_store_that_opens_to_a_whole_image() {
+    let mut ended = false;
+    for left in 1.. {
+        for last_one_happens in [false, true] {
+            let inner = MemoryStore::new(Env::system());
+            let store = Arc::new(DyingStore { inner: inner.clone(), left: AtomicUsize::new(left), last_one_happens });
+            let Ok(service) = MetadataService::open(store, MetadataServiceConfig::default(), Env::system()).await else { continue };
+            ended = scenario(&service).await.is_ok();
+            // What was written shows in the image in the end, though its caller got an error.
+            let again = open(Arc::new(inner)).await;
+            eventually(|| async { same(&service.image(), &again.image()) }).await;
+            for topic in again.image().topics.values() {
+                assert_eq!(topic.partitions.len(), 300, "a topic is there with all its partitions, or not at all");
+                let fenced = |id: i32| again.image().brokers[&id].fenced;
+                assert!(topic.partitions.iter().all(|p| p.leader >= 0 && !fenced(p.leader)), "a leader wherever one can be");
+            }
+        }
+        if ended {
+            break;
+        }
+    }
+    assert!(ended);
+}
+
+#[tokio::test]
+async fn a_store_that_was_killed_opens_from_what_is_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let (service, _) = with_broker(Arc::new(RedbStore::open(dir.path(), Env::system()).await.unwrap())).await;
+    for round in 0..5 {
+        service.create_topic(topic(&format!("t{round}"), 3)).await.unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        std::fs::copy(dir.path().join("metadata.redb"), copy.path().join("metadata.redb")).unwrap();
+        let again = open(Arc::new(RedbStore::open(copy.path(), Env::system()).await.unwrap())).await;
+        assert!(same(&service.image(), &again.image()), "after {round} topics");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_refused_with_a_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("metadata.redb"), vec![7; 10_000]).unwrap();
+    let error = RedbStore::open(dir.path(), Env::system()).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Open(text) if text.contains("move it away")), "{error}");
+    // A file that was still being made when the process died is made anew.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("metadata.redb.new"), vec![7; 10_000]).unwrap();
+    RedbStore::open(dir.path(), Env::system()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_without_heartbeats_is_fenced_and_one_with_heartbeats_is_not() {
+    let env = Env::simulated(1, Arc::new(siltstone_common::fs::RealFs));
+    let service = MetadataService::open(Arc::new(MemoryStore::new(env.clone())), MetadataServiceConfig::default(), env).await.unwrap();
+    let mut epochs = Vec::new();
+    for id in [1, 2] {
+        let epoch = service.register_broker(broker(id)).await.unwrap();
+        service.heartbeat(id, epoch, false).await.unwrap();
+        epochs.push(epoch);
+    }
+    let made = service.create_topic(CreateTopic { replication_factor: 2, ..topic("t", 4) }).await.unwrap();
+    for _ in 0..10 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        service.heartbeat(1, epochs[0], false).await.unwrap();
+    }
+    let image = service.image();
+    assert!(!image.brokers[&1].fenced && image.brokers[&2].fenced);
+    assert!(image.topics[&made.id].partitions.iter().all(|p| p.leader == 1 && p.isr == [1]));
+    service.heartbeat(2, epochs[1], false).await.unwrap();
+    assert!(!service.image().brokers[&2].fenced, "a late heartbeat of the same epoch unfences");
+}
+
+#[tokio::test]
+async fn a_dropped_call_still_happens_as_a_whole() {
+    let (service, _) = with_broker(Arc::new(MemoryStore::new(Env::system()))).await;
+    let call = service.create_topic(topic("t", 3));
+    assert!(futures::FutureExt::now_or_never(call).is_none());
+    eventually(|| async { service.image().topic("t").is_some_and(|topic| topic.partitions.len() == 3) }).await;
 }

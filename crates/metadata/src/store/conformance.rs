@@ -160,9 +160,9 @@ async fn collect(watch: &mut StoreWatch, count: usize) -> Vec<StoreEvent> {
 async fn leases(store: &dyn MetadataStore) {
     let under = |name: &str, lease| Write::Put { key: key(name), value: key("x"), lease: Some(lease) };
     let long = store.grant_lease(Duration::from_secs(600)).await.unwrap();
-    let short = store.grant_lease(Duration::from_millis(100)).await.unwrap();
     must(store, vec![], vec![under("s/long", long), under("s/kept", long), put("s/free", "x")]).await;
     must(store, vec![], vec![put("s/kept", "without a lease now")]).await;
+    let short = store.grant_lease(Duration::from_secs(1)).await.unwrap();
     let held = must(store, vec![], vec![under("s/short", short)]).await;
     let mut watch = store.watch(held).await.unwrap();
     eventually(|| async { store.get(b"s/short").await.unwrap().is_none() }).await;
