@@ -12,7 +12,7 @@
 
 pub(crate) mod record;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,9 +30,9 @@ const REWRITE_BYTES_MIN: u64 = 1 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     /// The newest record of each partition.
-    pub(crate) partitions: HashMap<TopicIdPartition, PartitionRecord>,
+    pub(crate) partitions: BTreeMap<TopicIdPartition, PartitionRecord>,
     /// Partitions removed since, and up to which sequence their WAL entries are void.
-    pub(crate) removed: HashMap<TopicIdPartition, u64>,
+    pub(crate) removed: BTreeMap<TopicIdPartition, u64>,
     /// WAL entries below are not needed.
     pub(crate) first_live_sequence: u64,
     /// After a clean stop: the next sequence.
@@ -99,7 +99,7 @@ struct Open {
     position: u64,
     position_rewritten: u64,
     first_live_sequence: u64,
-    removed: HashMap<TopicIdPartition, u64>,
+    removed: BTreeMap<TopicIdPartition, u64>,
 }
 
 /// The manifest, open for appending.
@@ -118,7 +118,7 @@ impl Manifest {
     pub(crate) fn create(
         fs: Arc<dyn FileSystem>,
         path: PathBuf,
-        removed: HashMap<TopicIdPartition, u64>,
+        removed: BTreeMap<TopicIdPartition, u64>,
         first_live_sequence: u64,
         partitions: Vec<Record>,
     ) -> io::Result<Self> {
@@ -167,7 +167,7 @@ impl Manifest {
 fn rewrite(
     fs: &dyn FileSystem,
     path: &Path,
-    removed: &HashMap<TopicIdPartition, u64>,
+    removed: &BTreeMap<TopicIdPartition, u64>,
     first_live_sequence: u64,
     partitions: Vec<Record>,
 ) -> io::Result<(Arc<dyn File>, u64)> {

@@ -1,6 +1,6 @@
 //! What all logs of a data directory have in common.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -75,9 +75,9 @@ pub(crate) struct Shared {
     pub(crate) tail_cache: TailCache,
     pub(crate) flusher: FlushQueue,
     pub(crate) listener: OnceLock<ListenerSlot>,
-    pub(crate) logs: RwLock<HashMap<TopicIdPartition, Arc<PartitionLog>>>,
+    pub(crate) logs: RwLock<BTreeMap<TopicIdPartition, Arc<PartitionLog>>>,
     /// What recovery found of logs that were not opened yet.
-    pub(crate) recovered: Mutex<HashMap<TopicIdPartition, Recovered>>,
+    pub(crate) recovered: Mutex<BTreeMap<TopicIdPartition, Recovered>>,
     /// Held as long as anything may write to the directory.
     pub(crate) _lock: Box<dyn FileLock>,
 }

@@ -1,11 +1,13 @@
 //! What a data directory holds when it is opened.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use siltstone_common::fs::OpenMode;
+use siltstone_common::fs::{FileSystem, OpenMode};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 
 use super::{LogManagerConfig, RecoveryReport, identity};
@@ -27,7 +29,8 @@ use crate::wal::replay::{Replayed, replay};
 pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>, RecoveryReport), LogError> {
     let fs = Arc::clone(&env.fs);
     let wal_path = wal_dir(&config.dir);
-    for dir in [&config.dir, &segments_dir(&config.dir), &wal_path] {
+    create_durably(fs.as_ref(), &config.dir).map_err(|error| LogError::io(&config.dir, error))?;
+    for dir in [&segments_dir(&config.dir), &wal_path] {
         fs.create_dir_all(dir).map_err(|error| LogError::io(dir, error))?;
     }
     let lock = identity::lock(fs.as_ref(), &config.dir)?;
@@ -37,7 +40,7 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
     let path = manifest_path(&config.dir);
     let mut loaded = manifest::load(fs.as_ref(), &path).map_err(|error| LogError::io(&path, error))?;
     let mut recovery =
-        Recovery { env: &env, config: &config, report: RecoveryReport::default(), found: HashMap::new(), gone: HashSet::new() };
+        Recovery { env: &env, config: &config, report: RecoveryReport::default(), found: BTreeMap::new(), gone: BTreeSet::new() };
     recovery.report.clean = loaded.closed.is_some();
     recovery.take_manifest(&mut loaded)?;
     let replayed = recovery.replay_wal(&loaded)?;
@@ -79,6 +82,21 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
     Ok((Arc::new(shared), report))
 }
 
+/// Makes the data directory so that its own name lasts, too (I39).
+fn create_durably(fs: &dyn FileSystem, dir: &Path) -> io::Result<()> {
+    let missing: Vec<_> = dir.ancestors().take_while(|ancestor| !fs.exists(ancestor)).collect();
+    fs.create_dir_all(dir)?;
+    // The nearest parent always: an earlier start may have made the directory and ended before this.
+    for parent in missing.into_iter().chain([dir]).filter_map(Path::parent) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        match fs.sync_dir(parent) {
+            Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn highest_covered(loaded: &Loaded) -> u64 {
     let covered = loaded.partitions.values().map(|record| record.covered_sequence);
     covered.chain(loaded.removed.values().copied()).chain([loaded.first_live_sequence.saturating_sub(1)]).max().unwrap_or(0)
@@ -88,16 +106,16 @@ struct Recovery<'a> {
     env: &'a Env,
     config: &'a LogManagerConfig,
     report: RecoveryReport,
-    found: HashMap<TopicIdPartition, Recovered>,
+    found: BTreeMap<TopicIdPartition, Recovered>,
     /// Partitions whose directory is gone: what the WAL has of them continues what is gone.
-    gone: HashSet<TopicIdPartition>,
+    gone: BTreeSet<TopicIdPartition>,
 }
 
 impl Recovery<'_> {
     /// Takes the manifest's partitions, without those whose directory is gone.
     fn take_manifest(&mut self, loaded: &mut Loaded) -> Result<(), LogError> {
         let dirs = self.directories()?;
-        for (id, record) in loaded.partitions.drain() {
+        for (id, record) in std::mem::take(&mut loaded.partitions) {
             if !record.segments.is_empty() && !dirs.contains(&id) {
                 tracing::warn!(%id, last_offset = record.end_offset - 1, "the directory of a partition is gone: its log starts empty");
                 self.gone.insert(id);
@@ -109,10 +127,10 @@ impl Recovery<'_> {
     }
 
     /// The partitions with a directory; what is left of deleted ones is removed.
-    fn directories(&self) -> Result<HashSet<TopicIdPartition>, LogError> {
+    fn directories(&self) -> Result<BTreeSet<TopicIdPartition>, LogError> {
         let dir = segments_dir(&self.config.dir);
         let fs = &self.env.fs;
-        let mut ids = HashSet::new();
+        let mut ids = BTreeSet::new();
         for entry in fs.read_dir(&dir).map_err(|error| LogError::io(&dir, error))? {
             if entry.is_dir && entry.name.ends_with(".deleted") {
                 let path = dir.join(&entry.name);
@@ -129,7 +147,7 @@ impl Recovery<'_> {
         let dir = wal_dir(&self.config.dir);
         let skip = loaded.closed.is_some();
         let fs = Arc::clone(&self.env.fs);
-        let mut headless = HashSet::new();
+        let mut headless = BTreeSet::new();
         let replayed = replay(fs.as_ref(), &dir, loaded.first_live_sequence, skip, &mut |header, payload| {
             self.take_entry(loaded, header, payload, &mut headless);
             Ok(())
@@ -146,7 +164,7 @@ impl Recovery<'_> {
         Ok(replayed)
     }
 
-    fn take_entry(&mut self, loaded: &Loaded, header: &EntryHeader, payload: Bytes, headless: &mut HashSet<TopicIdPartition>) {
+    fn take_entry(&mut self, loaded: &Loaded, header: &EntryHeader, payload: Bytes, headless: &mut BTreeSet<TopicIdPartition>) {
         let void = loaded.removed.get(&header.id).is_some_and(|covered_sequence| header.sequence <= *covered_sequence);
         let covered = self.found.get(&header.id).and_then(|found| found.record.as_ref()).map_or(0, |record| record.covered_sequence);
         if void || header.sequence <= covered || headless.contains(&header.id) || self.gone.contains(&header.id) {

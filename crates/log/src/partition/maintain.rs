@@ -124,7 +124,8 @@ impl PartitionLog {
         self.record_in_manifest()?;
         fault::point("retention.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
         for segment in &removed {
-            self.remove_files(segment)?;
+            // The snapshot where the local log now begins stays: what is here gives the state only from there on (I17).
+            self.remove_files(segment, segment.base_offset)?;
         }
         drop(io);
         Ok(removed.iter().map(|segment| segment.size_bytes).sum())
@@ -154,7 +155,7 @@ impl PartitionLog {
                 let cut = || self.shared.env.fs.open(&path, OpenMode::ReadWrite)?.set_len(len);
                 cut().map_err(|error| self.shared.failed(&path, error))?;
             }
-            return removed.iter().try_for_each(|segment| self.remove_files(segment));
+            return removed.iter().try_for_each(|segment| self.remove_files(segment, segment.end_offset));
         }
     }
 
@@ -215,9 +216,13 @@ impl PartitionLog {
 
     /// Offset of the newest snapshot file that is not above `offset`; -1 if there is none.
     fn snapshot_at_or_below(&self, offset: i64) -> i64 {
-        let state = self.state.lock();
-        let sealed_ends = state.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.end_offset);
-        sealed_ends.filter(|end| *end <= offset).max().unwrap_or(-1)
+        let offsets: Vec<i64> = {
+            let state = self.state.lock();
+            let sealed_ends = state.segments.iter().filter(|segment| segment.is_sealed()).map(|segment| segment.end_offset);
+            sealed_ends.chain(state.segments.front().map(|first| first.base_offset)).collect()
+        };
+        let there = |at: &i64| *at <= offset && self.shared.env.fs.exists(&self.path(*at, FileKind::Snapshot));
+        offsets.into_iter().filter(there).max().unwrap_or(-1)
     }
 
     /// Puts `fresh` in place of the state, if that still ends at `log_end`; the segments whose files have to go.
@@ -266,7 +271,7 @@ impl PartitionLog {
         let removed = self.replace_state(fresh, None).unwrap_or_default();
         self.record_in_manifest()?;
         fault::point("reset.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
-        removed.iter().try_for_each(|segment| self.remove_files(segment))
+        removed.iter().try_for_each(|segment| self.remove_files(segment, segment.end_offset))
     }
 
     /// Appends the partition's record to the manifest.
@@ -282,14 +287,14 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Removes the files of a segment that is no longer part of the log. They may be missing.
-    fn remove_files(&self, segment: &Segment) -> Result<(), LogError> {
+    /// Removes the files of a segment that is no longer part of the log, and a producer snapshot. They may be missing.
+    fn remove_files(&self, segment: &Segment, snapshot_offset: i64) -> Result<(), LogError> {
         self.shared.files.forget(self.id, segment.base_offset);
         let names = [
             (segment.base_offset, FileKind::Log),
             (segment.base_offset, FileKind::Index),
             (segment.base_offset, FileKind::Aborted),
-            (segment.end_offset, FileKind::Snapshot),
+            (snapshot_offset, FileKind::Snapshot),
         ];
         let keep_snapshot = self.state.lock().snapshot_offset;
         for (offset, kind) in names {

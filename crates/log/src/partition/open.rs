@@ -122,19 +122,34 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    /// The newest snapshot, or nothing and -1 if there is none that can be read: then all that is here is read instead.
+    /// The newest snapshot that will do, or nothing and -1: then all that is here is read instead. For an unsealed segment it has to be
+    /// one at its begin, since only reading all of it gives its aborted transactions; unless those were saved at a clean stop.
     fn snapshot(&self, record: &PartitionRecord) -> (ProducerStates, i64) {
-        if record.snapshot_offset < 0 {
-            return (ProducerStates::default(), -1);
-        }
-        let path = path_of(self.dir, record.snapshot_offset, FileKind::Snapshot);
-        let loaded = read_whole(self.fs, &path).map_err(|error| LogError::io(&path, error)).and_then(|bytes| ProducerStates::load(&bytes));
-        match loaded {
-            Ok((producers, offset)) if offset == record.snapshot_offset => (producers, offset),
+        let saved = record.segments.last().is_none_or(|last| last.sealed || self.is_saved(last, record.snapshot_offset));
+        let begins = record.segments.iter().rev().map(|segment| segment.base_offset);
+        let offsets = saved.then_some(record.snapshot_offset).into_iter().chain(begins).filter(|offset| *offset >= 0);
+        offsets.filter_map(|offset| self.usable_snapshot(offset)).next().unwrap_or((ProducerStates::default(), -1))
+    }
+
+    /// True if nothing of an unsealed segment has to be read.
+    fn is_saved(&self, known: &SegmentRecord, snapshot_offset: i64) -> bool {
+        let path = path_of(self.dir, known.base_offset, FileKind::Aborted);
+        let aborted_is_good = || read_whole(self.fs, &path).is_ok_and(|bytes| decode_aborted(&bytes).is_ok());
+        known.indexed && snapshot_offset > known.last_offset && self.index_is_good(known) && (!known.has_aborts || aborted_is_good())
+    }
+
+    fn usable_snapshot(&self, offset: i64) -> Option<(ProducerStates, i64)> {
+        let path = path_of(self.dir, offset, FileKind::Snapshot);
+        let bytes = match read_whole(self.fs, &path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            other => other.map_err(|error| LogError::io(&path, error)),
+        };
+        match bytes.and_then(|bytes| ProducerStates::load(&bytes)) {
+            Ok((producers, at)) if at == offset => Some((producers, at)),
             other => {
                 let reason = other.err().map_or_else(|| "it is of another offset".to_owned(), |error| error.to_string());
                 tracing::error!(path = %path.display(), reason, "producer snapshot is unusable, the state is rebuilt from the segments");
-                (ProducerStates::default(), -1)
+                None
             }
         }
     }
@@ -142,7 +157,7 @@ impl Loader<'_> {
     /// The segment that `known` describes; what it brings for the producers from `snapshot_offset` on is noted. `None` if nothing of it is left.
     fn segment(&self, known: &SegmentRecord, producers: &mut ProducerStates, snapshot_offset: i64) -> Result<Option<Segment>, LogError> {
         let mut segment = Segment::from_record(known);
-        let index_is_good = known.sealed || (known.indexed && self.index_is_good(known));
+        let index_is_good = known.sealed || self.is_saved(known, snapshot_offset);
         if index_is_good && segment.end_offset <= snapshot_offset {
             return Ok(Some(self.with_aborted(segment)));
         }
@@ -176,7 +191,8 @@ impl Loader<'_> {
         if segment.has_aborts && segment.phase == Phase::Active {
             let path = path_of(self.dir, segment.base_offset, FileKind::Aborted);
             match read_whole(self.fs, &path).ok().and_then(|bytes| decode_aborted(&bytes).ok()) {
-                Some(aborted) => segment.aborted = aborted,
+                // An end that came in the midst of sealing may have left a newer list: what it has more comes again from the WAL.
+                Some(aborted) => segment.aborted = aborted.into_iter().filter(|txn| txn.last_offset < segment.end_offset).collect(),
                 None => tracing::error!(path = %path.display(), "list of aborted transactions is unusable"),
             }
         }

@@ -32,8 +32,8 @@ impl Want {
 struct FilePart {
     base_offset: i64,
     limit: u64,
-    /// All of it may be read: every record lies below the upper bound.
-    whole: bool,
+    /// Offset after the last batch below the limit.
+    end_offset: i64,
     start: Option<IndexEntry>,
     index: Option<Vec<IndexEntry>>,
 }
@@ -112,11 +112,11 @@ impl PartitionLog {
             // A hole: what was there was set aside as corrupt.
             return Err(ReadError::NotLocal { local_start: segment.base_offset });
         }
-        let end = if segment.written_bytes == segment.size_bytes { segment.end_offset } else { state.written_end };
+        let end_offset = if segment.written_bytes == segment.size_bytes { segment.end_offset } else { state.written_end };
         Ok(Source::File(FilePart {
             base_offset: segment.base_offset,
             limit: segment.written_bytes,
-            whole: end <= want.upper_bound,
+            end_offset,
             start: segment.entry_for_offset(offset),
             index: (!segment.is_sealed()).then(|| near(segment, offset, want.max_bytes)),
         }))
@@ -137,8 +137,8 @@ impl PartitionLog {
             return Ok(());
         }
         let room = want.max_bytes.saturating_sub(read.size_bytes).max(first_len) as u64;
-        let (end, next_offset) = if part.whole && part.limit - start <= room {
-            (part.limit, self.end_of_written(part)?.unwrap_or(first_next))
+        let (end, next_offset) = if part.end_offset <= want.upper_bound && part.limit - start <= room {
+            (part.limit, part.end_offset)
         } else {
             let reach = Reach { start, end: start + first_len as u64, next_offset: first_next, room };
             find_end(&mut walker, &index, reach, want.upper_bound)?
@@ -148,13 +148,6 @@ impl PartitionLog {
         read.size_bytes += len;
         read.next_offset = next_offset;
         Ok(())
-    }
-
-    /// Offset after the last batch of a part that is read to its limit.
-    fn end_of_written(&self, part: &FilePart) -> Result<Option<i64>, ReadError> {
-        let state = self.state.lock();
-        let segment = state.segments.iter().find(|segment| segment.base_offset == part.base_offset);
-        Ok(segment.filter(|segment| segment.size_bytes == part.limit).map(|segment| segment.end_offset))
     }
 
     /// The index of the part of a segment that has one on disk.

@@ -143,7 +143,11 @@ impl Writer {
                 files::create(fs, &dir, slot, len)?
             }
         };
-        let header = FileHeader { generation, first_sequence: first.sequence };
+        let previous_end = match self.written_sequence {
+            0 => shared.wal.files.lock().end_at_start(),
+            written => written + 1,
+        };
+        let header = FileHeader { generation, first_sequence: first.sequence, previous_end };
         let next = files::begin_use(fs, spare, header)?;
         if let Some(filled) = self.current.replace(next) {
             shared.wal.files.lock().retire(&filled, first.sequence - 1);

@@ -4,10 +4,10 @@
 //! file header, in a block of 4096 bytes      entry, padded to 8 bytes
 //!   0  magic "SILTWAL1"                        0  crc32c of bytes 4..56 and the payload
 //!   8  version            u32 = 1              4  payload length      u32
-//!  12  crc32c of 16..32   u32                  8  generation          u64
+//!  12  crc32c of 16..40   u32                  8  generation          u64
 //!  16  generation         u64                 16  sequence            u64
 //!  24  first sequence     u64                 24  durable sequence    u64
-//!                                             32  topic id            16 bytes
+//!  32  previous end       u64                 32  topic id            16 bytes
 //!                                             48  partition           i32
 //!                                             52  kind                u8 = 1 (batches), then 3 zero bytes
 //!                                             56  payload
@@ -20,6 +20,8 @@ use crate::codec::{Fields, crc32c};
 
 /// Where the entries of a file begin: the header has a block to itself, so that no torn write of an entry can hit it.
 pub(crate) const FILE_HEADER_LEN: u64 = 4096;
+/// Bytes of the header in that block.
+pub(crate) const FILE_HEADER_FIELDS_LEN: usize = 40;
 /// Bytes of an entry before its payload.
 pub(crate) const ENTRY_HEADER_LEN: usize = 56;
 const MAGIC: &[u8; 8] = b"SILTWAL1";
@@ -33,16 +35,19 @@ pub(crate) struct FileHeader {
     pub(crate) generation: u64,
     /// Sequence of the first entry.
     pub(crate) first_sequence: u64,
+    /// Sequence after the last entry of the file before. What lies between the two was a torn end, and void, when this use began.
+    pub(crate) previous_end: u64,
 }
 
 impl FileHeader {
     /// The header's bytes.
-    pub(crate) fn encode(&self) -> [u8; 32] {
-        let mut bytes = [0; 32];
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER_FIELDS_LEN] {
+        let mut bytes = [0; FILE_HEADER_FIELDS_LEN];
         bytes[..8].copy_from_slice(MAGIC);
         bytes[8..12].copy_from_slice(&VERSION.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.generation.to_be_bytes());
         bytes[24..32].copy_from_slice(&self.first_sequence.to_be_bytes());
+        bytes[32..40].copy_from_slice(&self.previous_end.to_be_bytes());
         let crc = crc32c(&[&bytes[16..]]);
         bytes[12..16].copy_from_slice(&crc.to_be_bytes());
         bytes
@@ -50,10 +55,10 @@ impl FileHeader {
 
     /// From a file's first bytes; `None` if it was never taken into use or its header is torn.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields::new(bytes.get(..32)?);
+        let mut fields = Fields::new(bytes.get(..FILE_HEADER_FIELDS_LEN)?);
         let known = fields.array::<8>()? == *MAGIC && fields.u32()? == VERSION;
         let crc_matches = fields.u32()? == crc32c(&[fields.rest()]);
-        let header = Self { generation: fields.u64()?, first_sequence: fields.u64()? };
+        let header = Self { generation: fields.u64()?, first_sequence: fields.u64()?, previous_end: fields.u64()? };
         (known && crc_matches).then_some(header)
     }
 }
@@ -121,9 +126,9 @@ mod tests {
 
     #[test]
     fn file_header_golden() {
-        let header = FileHeader { generation: 3, first_sequence: 1000 };
-        let golden = "53494c5457414c310000000106d1ce8f\
-            000000000000000300000000000003e8";
+        let header = FileHeader { generation: 3, first_sequence: 1000, previous_end: 990 };
+        let golden = "53494c5457414c310000000152426d4b\
+            000000000000000300000000000003e800000000000003de";
         assert_eq!(hex(&header.encode()), golden);
         assert_eq!(FileHeader::decode(&header.encode()), Some(header));
         let mut damaged = header.encode();

@@ -75,6 +75,11 @@ impl WalFiles {
         Self { dir, file_bytes, full: full.into(), spares, next_slot, next_generation, current_bytes: 0 }
     }
 
+    /// Sequence after the last entry of the files that were there at the start; 0 if there were none. To be asked before any is added.
+    pub(crate) fn end_at_start(&self) -> u64 {
+        self.full.back().map_or(0, |file| file.last_sequence + 1)
+    }
+
     /// Bytes of the files whose entries are still needed.
     pub(crate) fn live_bytes(&self) -> u64 {
         self.full.iter().map(|file| file.len).sum::<u64>() + self.current_bytes

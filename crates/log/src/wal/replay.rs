@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use siltstone_common::fs::{File, FileSystem, OpenMode};
 
-use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FILE_HEADER_LEN, FileHeader, entry_len};
+use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FILE_HEADER_FIELDS_LEN, FILE_HEADER_LEN, FileHeader, entry_len};
 use super::files::{self, FullFile, Spare};
 use crate::error::LogError;
 
@@ -56,17 +56,17 @@ pub(crate) fn replay(
     let found = list(fs, dir, &mut replayed).map_err(|error| LogError::io(dir, error))?;
     let mut expected = None;
     for (at, file) in found.iter().enumerate() {
-        let next_first = found.get(at + 1).map(|next| next.header.first_sequence);
-        if skip || next_first.is_some_and(|first| first <= first_live_sequence) {
+        let file_end = found.get(at + 1).map(|next| next.header.previous_end);
+        if skip || file_end.is_some_and(|end| end <= first_live_sequence) {
             replayed.spares.push(Spare { path: file.path.clone(), len: file.len });
             continue;
         }
-        let first = file.header.first_sequence;
-        if first > expected.unwrap_or(first_live_sequence.max(1)) {
-            replayed.damage.push(format!("entries before {first} are missing before {}", file.path.display()));
+        let previous_end = file.header.previous_end;
+        if previous_end > expected.unwrap_or(first_live_sequence.max(1)) {
+            replayed.damage.push(format!("entries up to {} are missing before {}", previous_end - 1, file.path.display()));
         }
         let damage_before = replayed.damage.len();
-        let walk = Walk { file, next_first, first_live_sequence };
+        let walk = Walk { file, file_end, first_live_sequence };
         let end = walk.run(fs, &mut replayed, on_entry)?;
         expected = Some(end);
         replayed.next_sequence = replayed.next_sequence.max(end);
@@ -86,7 +86,7 @@ fn list(fs: &dyn FileSystem, dir: &Path, replayed: &mut Replayed) -> io::Result<
         replayed.next_slot = replayed.next_slot.max(slot + 1);
         let path = dir.join(&entry.name);
         let file = fs.open(&path, OpenMode::Read)?;
-        let mut bytes = [0; 32];
+        let mut bytes = [0; FILE_HEADER_FIELDS_LEN];
         let header = match file.read_exact_at(&mut bytes, 0) {
             Ok(()) => FileHeader::decode(&bytes),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
@@ -107,7 +107,8 @@ fn list(fs: &dyn FileSystem, dir: &Path, replayed: &mut Replayed) -> io::Result<
 
 struct Walk<'a> {
     file: &'a Found,
-    next_first: Option<u64>,
+    /// Sequence after its last entry, as the next file says.
+    file_end: Option<u64>,
     first_live_sequence: u64,
 }
 
@@ -125,7 +126,7 @@ impl Walk<'_> {
         let mut position = FILE_HEADER_LEN;
         let mut expected = self.file.header.first_sequence;
         loop {
-            if self.next_first.is_some_and(|first| expected >= first) {
+            if self.file_end.is_some_and(|first| expected >= first) {
                 return Ok(expected);
             }
             if let Some((header, payload)) = self.entry_at(&mut window, position).map_err(failed)?
@@ -144,9 +145,9 @@ impl Walk<'_> {
                     position = at;
                     expected = sequence;
                 }
-                Resume::NextFile(first) => {
-                    replayed.damage.push(format!("{}: entries {expected} to {} do not check out", self.file.path.display(), first - 1));
-                    return Ok(first);
+                Resume::NextFile(end) => {
+                    replayed.damage.push(format!("{}: entries {expected} to {} do not check out", self.file.path.display(), end - 1));
+                    return Ok(end);
                 }
                 Resume::TornEnd { bytes } => {
                     replayed.torn_bytes += bytes;
@@ -186,7 +187,7 @@ impl Walk<'_> {
             }
             match self.entry_at(window, at)? {
                 Some((header, payload)) if header.sequence > expected => {
-                    if self.next_first.is_some() || header.durable_sequence >= expected {
+                    if self.file_end.is_some() || header.durable_sequence >= expected {
                         return Ok(Resume::At { position: at, sequence: header.sequence });
                     }
                     let len = entry_len(payload.len()) as u64;
@@ -196,8 +197,8 @@ impl Walk<'_> {
                 _ => at += 8,
             }
         }
-        Ok(match self.next_first {
-            Some(first) => Resume::NextFile(first),
+        Ok(match self.file_end {
+            Some(end) => Resume::NextFile(end),
             None => Resume::TornEnd { bytes: torn_bytes + self.torn_head(window, position)? },
         })
     }

@@ -1,0 +1,150 @@
+//! Random work on a data directory over the simulated file system, and an end at any moment: power loss, kill or clean stop. After each
+//! start everything that was promised must be there, byte for byte, and nothing else (I1, I3, I6, I7, I16, I17, I18, I19).
+//!
+//! `SILTSTONE_CRASH_SEED=n` runs one seed, `SILTSTONE_CRASH_SEEDS=n` that many.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+mod model;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use siltstone_common::Env;
+use siltstone_common::entropy::{Entropy, SmallEntropy};
+use siltstone_common::fs::{FileSystem, SimFs};
+use siltstone_log::{LogManager, LogManagerConfig};
+
+use model::{Ending, Partition, below, check, one_in, step, trace};
+
+/// Seeds of a normal run.
+const SEEDS: u64 = 60;
+/// Starts and ends per seed.
+const LIVES: u64 = 6;
+
+fn config() -> LogManagerConfig {
+    LogManagerConfig {
+        dir: "/data".into(),
+        cluster_id: "cluster".to_owned(),
+        wal_file_bytes: 64 << 10,
+        wal_bytes_max: 256 << 10,
+        tail_cache_bytes: 96 << 10,
+        disk_reserve_bytes: 0,
+        producer_expiration_ms: 86_400_000,
+    }
+}
+
+struct World {
+    rng: SmallEntropy,
+    fs: SimFs,
+    partitions: Vec<Partition>,
+    /// How the last life ended.
+    ended: Ending,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let rng = SmallEntropy::seeded(seed);
+        let partitions = (0..4).map(|index| Partition::new(&rng, index)).collect();
+        Self { rng, fs: SimFs::new(), partitions, ended: Ending::Clean }
+    }
+
+    /// From one start to the next end.
+    async fn live(&mut self, first: bool) -> Ending {
+        if !one_in(&self.rng, 4) {
+            self.fs.crash_at(self.fs.operations() + 1 + below(&self.rng, 400));
+        }
+        self.fs.set_short_writes(one_in(&self.rng, 3));
+        let fs: Arc<dyn FileSystem> = Arc::new(self.fs.clone());
+        let env = Env::simulated(self.rng.next_u64(), fs);
+        let (manager, report) = match LogManager::open(config(), env.clone()) {
+            Ok(opened) => opened,
+            Err(_) if self.fs.is_dead() => return Ending::PowerLoss,
+            Err(error) => panic!("open: {error}"),
+        };
+        assert_eq!(report.quarantined, Vec::<String>::new(), "a torn end was taken for corruption (I37)");
+        if !first {
+            assert!(report.clean || self.ended != Ending::Clean, "a clean stop was not recognised");
+        }
+        trace(|| format!("opened: {report:?}"));
+        let known = manager.ids();
+        self.partitions.retain(|partition| !partition.is_gone(&known));
+        for partition in &mut self.partitions {
+            if check(partition, &manager, self.ended, &self.rng).is_err() {
+                assert!(self.fs.is_dead(), "reopening failed");
+                return Ending::PowerLoss;
+            }
+        }
+        let ending = self.work(&manager, &env).await;
+        if ending == Ending::Clean && manager.close().is_err() {
+            assert!(self.fs.is_dead(), "closing failed");
+            return Ending::PowerLoss;
+        }
+        if self.fs.is_dead() && ending == Ending::Kill { Ending::PowerLoss } else { ending }
+    }
+
+    async fn work(&mut self, manager: &LogManager, env: &Env) -> Ending {
+        for _ in 0..20 + below(&self.rng, 60) {
+            let at = below(&self.rng, self.partitions.len() as u64) as usize;
+            let (rng, partition) = (&self.rng, &mut self.partitions[at]);
+            if let Err(error) = step(partition, manager, env, rng) {
+                assert!(self.fs.is_dead(), "{error}");
+            }
+            if one_in(&self.rng, 2) {
+                env.clock.sleep(Duration::from_millis(below(&self.rng, 300))).await;
+            }
+            for partition in &mut self.partitions {
+                partition.observe(manager);
+            }
+            if self.fs.is_dead() {
+                return Ending::PowerLoss;
+            }
+            self.partitions.retain(|partition| !partition.is_deleted());
+            while self.partitions.len() < 4 {
+                self.partitions.push(Partition::new(&self.rng, self.partitions.len()));
+            }
+        }
+        [Ending::PowerLoss, Ending::Kill, Ending::Clean][below(&self.rng, 3) as usize]
+    }
+}
+
+/// Runs a seed and gives what the disk holds in the end.
+fn run(seed: u64) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
+    let mut world = World::new(seed);
+    for life in 0..LIVES {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let ended = runtime.block_on(world.live(life == 0));
+        world.ended = ended;
+        trace(|| format!("life {life} ended: {ended:?}"));
+        world.fs = match ended {
+            // A clean stop has to last through a power loss, too.
+            Ending::PowerLoss | Ending::Clean => world.fs.crash(&world.rng),
+            Ending::Kill => world.fs.kill(),
+        };
+        drop(runtime);
+        world.partitions.iter_mut().for_each(|partition| partition.ended(ended));
+    }
+    world.fs.dump()
+}
+
+fn from_env(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn what_was_promised_is_there_after_any_end() {
+    if let Some(seed) = from_env("SILTSTONE_CRASH_SEED") {
+        run(seed);
+        return;
+    }
+    for seed in 0..from_env("SILTSTONE_CRASH_SEEDS").unwrap_or(SEEDS) {
+        let outcome = std::panic::catch_unwind(|| run(seed));
+        assert!(outcome.is_ok(), "seed {seed} failed: SILTSTONE_CRASH_SEED={seed} cargo test -p siltstone-log --test crash");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_disk() {
+    for seed in 0..4 {
+        assert!(run(seed) == run(seed), "seed {seed}");
+    }
+}
