@@ -337,7 +337,9 @@ pub fn step(partition: &mut Partition, manager: &LogManager, env: &Env, rng: &Sm
         }
         26 => {
             let offset = between(rng, offsets.high_watermark.max(offsets.local_start), offsets.log_end);
-            partition.truncation_tried = Some(offset);
+            // A batch that straddles the offset goes as a whole.
+            let kept = partition.batches.iter().take_while(|stored| stored.header.last_offset() < offset).last();
+            partition.truncation_tried = Some(kept.map_or(0, |stored| stored.header.next_offset()));
             trace(|| format!("{:?} truncate to {offset} of {offsets:?}", partition.id.partition));
             log.truncate_to(offset)?;
             partition.truncation_tried = None;
