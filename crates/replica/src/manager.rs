@@ -6,13 +6,13 @@
 //!
 //! Cancellation: every method may be dropped at any await; an append that was made stays made. Opening is single-flight per partition.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
 use siltstone_common::retry::Backoff;
-use siltstone_common::{Env, TopicIdPartition};
+use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_log::{LogListener, LogManager, PartitionLog};
 use siltstone_metadata::configs::TopicConfig;
 use siltstone_metadata::{MetadataApi, MetadataImage, RemoteExtent, TopicImage};
@@ -72,6 +72,8 @@ pub struct ReplicaManager {
     pub(crate) logs: Arc<LogManager>,
     pub(crate) remote: Option<RemoteTier>,
     pub(crate) metrics: ReplicaMetrics,
+    /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
+    lost_at_start: HashSet<TopicId>,
     partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
 }
 
@@ -109,6 +111,7 @@ impl ReplicaManager {
         logs: Arc<LogManager>,
         remote: Option<RemoteTier>,
     ) -> Arc<Self> {
+        let lost_at_start = if config.data_dir_was_empty { metadata.image().topics.keys().copied().collect() } else { HashSet::new() };
         let manager = Arc::new(Self {
             config,
             env,
@@ -116,6 +119,7 @@ impl ReplicaManager {
             logs: Arc::clone(&logs),
             remote,
             metrics: ReplicaMetrics::default(),
+            lost_at_start,
             partitions: RwLock::default(),
         });
         logs.set_listener(Arc::new(AckListener(Arc::downgrade(&manager))));
@@ -208,7 +212,7 @@ impl ReplicaManager {
         let (partition, resume_offset) = (log.id().partition, extent.remote_end);
         let storage = |error: siltstone_log::LogError| ReplicaError::Storage(error.to_string());
         if offsets.log_end >= resume_offset {
-            if self.config.data_dir_was_empty && offsets.log_end == 0 && extent.log_start == 0 {
+            if self.lost_at_start.contains(&topic.id) && offsets.log_end == 0 && extent.log_start == 0 {
                 self.metrics.count_lost_tail();
                 tracing::warn!(topic = %topic.name, partition, "the local log is gone and nothing of it was in the bucket: the partition starts empty");
             }
@@ -260,7 +264,7 @@ impl ReplicaManager {
     /// Follows the image: opens what this broker leads, applies settings, removes what is deleted (with logs left by a crash between).
     async fn follow_image(self: Arc<Self>) {
         let mut images = self.metadata.watch();
-        let mut known: HashMap<siltstone_common::TopicId, Arc<TopicImage>> = HashMap::new();
+        let mut known: HashMap<TopicId, Arc<TopicImage>> = HashMap::new();
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         let mut broker_configs = BTreeMap::new();
         loop {

@@ -11,7 +11,7 @@ use siltstone_admin::{Admin, Metrics};
 use siltstone_common::Env;
 use siltstone_kafka_server::BoundListener;
 use siltstone_metadata::store::RedbStore;
-use siltstone_metadata::{MetadataApi, MetadataService, MetadataServiceConfig};
+use siltstone_metadata::{HttpMetadata, HttpMetadataConfig, MetadataApi, MetadataService, MetadataServiceConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -80,6 +80,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 async fn open_metadata(config: &Config, env: &Env) -> anyhow::Result<(Arc<dyn MetadataApi>, axum::Router)> {
+    if let (Role::Broker, Some(addresses)) = (config.role, &config.metadata) {
+        let addresses = addresses.split(',').map(|address| address.trim().to_owned()).collect();
+        let client = HttpMetadata::connect(HttpMetadataConfig::new(addresses), env.clone()).await;
+        let client = client.map_err(|error| anyhow!("metadata service: {error}"))?;
+        return Ok((Arc::new(client), axum::Router::new()));
+    }
     let dir = config.data_dir.join("metadata");
     let store = RedbStore::open(&dir, env.clone()).await.with_context(|| format!("metadata store in {}", dir.display()))?;
     let session = u64::try_from(config.kafka_number("broker.session.timeout.ms").unwrap_or(9_000)).unwrap_or(9_000);
@@ -87,7 +93,8 @@ async fn open_metadata(config: &Config, env: &Env) -> anyhow::Result<(Arc<dyn Me
         MetadataServiceConfig { static_broker_configs: config.kafka.clone(), broker_session_timeout: Duration::from_millis(session) };
     let service =
         MetadataService::open(Arc::new(store), settings, env.clone()).await.map_err(|error| anyhow!("metadata service: {error}"))?;
-    Ok((service, axum::Router::new()))
+    let router = siltstone_metadata::router(Arc::clone(&service));
+    Ok((service, router))
 }
 
 /// The one line that programs wait for, and what a person wants to see.

@@ -23,7 +23,8 @@ fn tracked() -> Vec<String> {
 }
 
 fn product_files() -> Vec<(String, String)> {
-    let is_test = |file: &str| file.contains("/tests/") || file.ends_with("/tests.rs") || file.contains("/benches/") || file.contains("/examples/");
+    let is_test =
+        |file: &str| file.contains("/tests/") || file.ends_with("/tests.rs") || file.contains("/benches/") || file.contains("/examples/");
     let files = tracked().into_iter().filter(|file| file.starts_with("crates/") && file.ends_with(".rs") && !is_test(file));
     files.map(|file| (std::fs::read_to_string(root().join(&file)).unwrap(), file)).map(|(text, file)| (file, text)).collect()
 }
@@ -42,9 +43,19 @@ fn functions(text: &str) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     for (index, line) in lines.iter().enumerate() {
         let trimmed = line.trim_start();
-        let declares = ["fn ", "pub fn ", "async fn ", "pub async fn ", "pub(crate) fn ", "pub(crate) async fn ", "pub(super) fn ", "const fn ", "pub const fn "]
-            .iter()
-            .any(|start| trimmed.starts_with(start));
+        let declares = [
+            "fn ",
+            "pub fn ",
+            "async fn ",
+            "pub async fn ",
+            "pub(crate) fn ",
+            "pub(crate) async fn ",
+            "pub(super) fn ",
+            "const fn ",
+            "pub const fn ",
+        ]
+        .iter()
+        .any(|start| trimmed.starts_with(start));
         if !declares {
             continue;
         }
@@ -118,13 +129,15 @@ const KEPT_BEHIND_ONE_DOOR: [(&str, &[&str]); 3] =
 
 #[test]
 fn dependencies_go_one_way() {
-    let output = Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root()).output();
+    let output =
+        Command::new(env!("CARGO")).args(["metadata", "--format-version", "1", "--no-deps", "--offline"]).current_dir(root()).output();
     let metadata: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     let edges = allowed_edges();
     let mut wrong = Vec::new();
     for package in metadata["packages"].as_array().unwrap() {
         let path = package["manifest_path"].as_str().unwrap();
-        let Some(krate) = path.rsplit("/crates/").next().filter(|_| path.contains("/crates/")).and_then(|rest| rest.split('/').next()) else {
+        let Some(krate) = path.rsplit("/crates/").next().filter(|_| path.contains("/crates/")).and_then(|rest| rest.split('/').next())
+        else {
             continue;
         };
         for dependency in package["dependencies"].as_array().unwrap() {

@@ -17,14 +17,14 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) ->
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let found = find(ctx, &topic.name, partition, isolation).await;
-            partitions.push(answer(partition.partition_index, found));
+            partitions.push(answer(ctx.api_version, partition.partition_index, found));
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
     ListOffsetsResponse::default().with_topics(topics)
 }
 
-fn answer(index: i32, found: Result<FoundOffset, ResponseError>) -> ListOffsetsPartitionResponse {
+fn answer(version: i16, index: i32, found: Result<FoundOffset, ResponseError>) -> ListOffsetsPartitionResponse {
     let (code, found) = match found {
         Ok(found) => (0, found),
         Err(error) => (error.code(), FoundOffset::NONE),
@@ -34,7 +34,7 @@ fn answer(index: i32, found: Result<FoundOffset, ResponseError>) -> ListOffsetsP
         .with_error_code(code)
         .with_timestamp(found.timestamp_ms)
         .with_offset(found.offset)
-        .with_leader_epoch(found.leader_epoch)
+        .with_leader_epoch(if version >= 4 { found.leader_epoch } else { -1 })
 }
 
 async fn find(
