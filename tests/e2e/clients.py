@@ -8,7 +8,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 def create_topic(broker, name, partitions=1, **config):
     config = {key.replace("_", "."): str(value) for key, value in config.items()}
-    AdminClient({"bootstrap.servers": broker.address}).create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(timeout=30)
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.create_topics([NewTopic(name, partitions, 1, config=config)])[name].result(timeout=30)
 
 
 def kcat(broker, *arguments, stdin=None):

@@ -38,8 +38,8 @@ def flights(limit=None):
 
 def create_topic(broker):
     config = {"segment.bytes": str(SEGMENT_BYTES), "local.retention.ms": "1000", "local.retention.bytes": str(SEGMENT_BYTES)}
-    topic = NewTopic(TOPIC, PARTITIONS, 1, config=config)
-    AdminClient({"bootstrap.servers": broker.address}).create_topics([topic])[TOPIC].result(timeout=30)
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1, config=config)])[TOPIC].result(timeout=30)
 
 
 def produce(broker, events):

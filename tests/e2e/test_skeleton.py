@@ -33,6 +33,7 @@ def test_delete_records_moves_the_start_in_both_tiers(broker):
     create_topic(broker, "cut", segment_bytes=16384, local_retention_ms=1)
     kcat(broker, "-P", "-t", "cut", "-X", "batch.num.messages=50", stdin=b"".join(b"%d some text to fill it up\n" % n for n in range(3000)))
     wait_until(lambda: broker.metric("remote_segments") > 2 and broker.metric("upload_lag_bytes") == 0, "segments are in the bucket")
-    AdminClient({"bootstrap.servers": broker.address}).delete_records([TopicPartition("cut", 0, 1500)])
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.delete_records([TopicPartition("cut", 0, 1500)])[TopicPartition("cut", 0)].result(timeout=30)
     wait_until(lambda: watermarks(broker, "cut")[0] == 1500, "the low watermark moved")
     assert kcat(broker, "-C", "-t", "cut", "-o", "beginning", "-c", "1", "-q") == b"1500 some text to fill it up\n"
