@@ -453,13 +453,22 @@ impl SegmentKey {
     /// `<hash>/<cluster>/<topic id>/<partition>/<base offset, 20 digits>-<leader epoch>-<attempt>`: unique per attempt (I23), without any
     /// string of a user's (I45); the hash spreads partitions over a store's key ranges.
     pub fn encode(&self) -> String {
-        let TopicIdPartition { topic_id, partition } = self.id;
+        let prefix = Self::partition_prefix(&self.cluster_id, self.id);
+        format!("{prefix}/{:020}-{}-{}", self.base_offset, self.leader_epoch, self.attempt.as_simple())
+    }
+
+    /// The directory of a partition's segments.
+    pub fn partition_prefix(cluster_id: &str, id: TopicIdPartition) -> String {
+        let TopicIdPartition { topic_id, partition } = id;
         let mut hashed = topic_id.0.as_bytes().to_vec();
         hashed.extend_from_slice(&partition.to_be_bytes());
         let hash = checksum(&hashed) >> 48;
-        let cluster = cluster_segment(&self.cluster_id);
-        let attempt = self.attempt.as_simple();
-        format!("{hash:04x}/{cluster}/{topic_id}/{partition}/{:020}-{}-{attempt}", self.base_offset, self.leader_epoch)
+        format!("{hash:04x}/{}/{topic_id}/{partition}", cluster_segment(cluster_id))
+    }
+
+    /// True for a key (as parsed) of this cluster.
+    pub fn is_of(&self, cluster_id: &str) -> bool {
+        self.cluster_id == cluster_segment(cluster_id)
     }
 
     /// Reads a key; `None` if it is not one of a segment object.
