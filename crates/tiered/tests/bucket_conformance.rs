@@ -135,6 +135,25 @@ async fn directory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_dead_process_left_in_a_directory_goes_with_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().display());
+    let left = directory.path().join(".staging/gone");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("part#1"), b"half an object").unwrap();
+    let first = open(&url, None);
+    assert!(!left.exists());
+    // A second process finds the first one alive: its upload goes on.
+    let mut upload = first.begin_large("a/b").await.unwrap();
+    upload.write(pattern(PART_BYTES + 1, 1)).await.unwrap();
+    let second = open(&url, None);
+    upload.finish().await.unwrap();
+    assert_eq!(second.head("a/b").await.unwrap(), PART_BYTES as u64 + 1);
+    let listed = second.list("").map(|item| item.unwrap().key).collect::<Vec<_>>().await;
+    assert_eq!(listed, ["a/b"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn model() {
     let bucket = support::TestBucket::new(Env::system());
     conforms(&RemoteStore::over(std::sync::Arc::new(support::Handle(bucket)), "model".to_owned(), Env::system())).await;

@@ -21,7 +21,7 @@ use object_store::{
 };
 use parking_lot::Mutex;
 use siltstone_common::Env;
-use siltstone_common::fs::{File, OpenMode};
+use siltstone_common::fs::{File, FileLock, OpenMode};
 
 use super::bucket::{Bucket, BucketError, ObjectInfo, PartUpload};
 use super::{StoreConfig, StoreError};
@@ -35,8 +35,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 enum Parts {
     /// By the store's multipart API.
     Store(Arc<dyn MultipartStore>),
-    /// Into a staging file below this directory, renamed when complete.
-    Directory(PathBuf, Env),
+    /// Into a staging file, renamed when complete.
+    Directory(Arc<Staging>),
 }
 
 /// An `object_store` below a prefix.
@@ -95,7 +95,8 @@ fn open_directory(path: &str, env: &Env) -> Result<Driver, String> {
     let directory = PathBuf::from(path);
     env.fs.create_dir_all(&directory).map_err(|error| format!("can't create the directory: {error}"))?;
     let store = LocalFileSystem::new_with_prefix(&directory).map_err(|error| error.to_string())?.with_fsync(true);
-    Ok(Driver { store: Arc::new(store), parts: Parts::Directory(directory, env.clone()), prefix: Path::default() })
+    let staging = Staging::open(directory, env.clone()).map_err(|error| format!("can't stage large objects there: {error}"))?;
+    Ok(Driver { store: Arc::new(store), parts: Parts::Directory(Arc::new(staging)), prefix: Path::default() })
 }
 
 fn client_options() -> ClientOptions {
@@ -193,9 +194,9 @@ impl Bucket for Driver {
                 let id = store.create_multipart(&path).await.map_err(translate)?;
                 Ok(Box::new(StoreParts { store: Arc::clone(store), path, id, parts: Mutex::default() }))
             }
-            Parts::Directory(directory, env) => {
-                let target = directory.join(path.as_ref());
-                Ok(Box::new(FileParts::begin(target, env.clone()).await.map_err(transient)?))
+            Parts::Directory(staging) => {
+                let target = staging.bucket.join(path.as_ref());
+                Ok(Box::new(FileParts::begin(target, Arc::clone(staging)).await.map_err(transient)?))
             }
         }
     }
@@ -275,8 +276,38 @@ fn transient(error: std::io::Error) -> BucketError {
     BucketError::Transient(error.to_string())
 }
 
-/// A large object of a `file://` bucket: a staging file beside its target (its `#number` ending keeps it out of listings), written at
-/// positions, synced, renamed, and its directory synced (I39).
+/// Where this process writes large objects of a `file://` bucket until they are whole: a directory of its own below `.staging`, locked while the
+/// process lives. What processes that are gone left behind is removed when the next one opens the bucket.
+struct Staging {
+    env: Env,
+    bucket: PathBuf,
+    directory: PathBuf,
+    _lock: Box<dyn FileLock>,
+}
+
+/// The `#number` endings here keep files out of `object_store`'s listings.
+const STAGING_LOCK: &str = "lock#0";
+
+impl Staging {
+    fn open(bucket: PathBuf, env: Env) -> std::io::Result<Self> {
+        let all = bucket.join(".staging");
+        env.fs.create_dir_all(&all)?;
+        for entry in env.fs.read_dir(&all)?.into_iter().filter(|entry| entry.is_dir) {
+            let left = all.join(&entry.name);
+            if env.fs.lock(&left.join(STAGING_LOCK)).is_ok() {
+                tracing::debug!(directory = %left.display(), "removing unfinished objects of a process that is gone");
+                let _ = env.fs.remove_dir_all(&left);
+            }
+        }
+        let directory = all.join(env.entropy.uuid().as_simple().to_string());
+        // Between these two steps another process may take the directory for left behind: then once more.
+        let attempt = || env.fs.create_dir_all(&directory).and_then(|()| env.fs.lock(&directory.join(STAGING_LOCK)));
+        let lock = attempt().or_else(|_| attempt())?;
+        Ok(Self { env, bucket, directory, _lock: lock })
+    }
+}
+
+/// A large object of a `file://` bucket: a staging file, written at positions, synced, renamed, and its directory synced (I39).
 struct FileParts {
     env: Env,
     file: Arc<dyn File>,
@@ -285,15 +316,13 @@ struct FileParts {
 }
 
 impl FileParts {
-    async fn begin(target: PathBuf, env: Env) -> std::io::Result<Self> {
-        let mut staging = target.clone().into_os_string();
-        staging.push(format!("#{}", env.entropy.next_u64()));
-        let staging = PathBuf::from(staging);
+    async fn begin(target: PathBuf, staging: Arc<Staging>) -> std::io::Result<Self> {
+        let env = staging.env.clone();
+        let staging = staging.directory.join(format!("part#{}", env.entropy.next_u64()));
         let (fs, path) = (Arc::clone(&env.fs), staging.clone());
+        let parent = target.parent().map(std::path::Path::to_owned);
         let file = run(&env, move || {
-            if let Some(parent) = path.parent() {
-                fs.create_dir_all(parent)?;
-            }
+            parent.map_or(Ok(()), |parent| fs.create_dir_all(&parent))?;
             fs.open(&path, OpenMode::CreateNew)
         })
         .await?;
