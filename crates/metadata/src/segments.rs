@@ -1,8 +1,12 @@
 //! The segment map: which object holds which offsets (I22–I31).
 
+mod fold;
 mod garbage;
+pub mod index;
 pub(crate) mod keys;
+mod lookup;
 pub(crate) mod map;
+mod retention;
 
 use serde::{Deserialize, Serialize};
 use siltstone_common::TopicIdPartition;

@@ -28,6 +28,7 @@ use crate::controller::{self, Decision, Sessions, View};
 use crate::follower::{DeltaLog, Follower};
 use crate::image::{ImageChange, MetadataImage, TopicImage};
 use crate::rows::{self, ActiveRow, ProducerIdsRow};
+use crate::segments::index::IndexObjects;
 use crate::segments::map::SegmentMap;
 use crate::segments::{RemoteExtent, SegmentRow};
 use crate::store::{MetadataStore, Precondition, TXN_BYTES_MAX, TXN_OPS_MAX, Txn, TxnOutcome, Write};
@@ -42,11 +43,20 @@ pub struct MetadataServiceConfig {
     pub static_broker_configs: BTreeMap<String, String>,
     /// A broker without a heartbeat for so long is fenced (`broker.session.timeout.ms`).
     pub broker_session_timeout: Duration,
+    /// Where old segment rows are folded to; without, all rows stay in the store.
+    pub index_objects: Option<Arc<dyn IndexObjects>>,
+    /// Newest rows of a partition that stay in the store.
+    pub segment_rows_kept: u64,
 }
 
 impl Default for MetadataServiceConfig {
     fn default() -> Self {
-        Self { static_broker_configs: BTreeMap::new(), broker_session_timeout: Duration::from_secs(9) }
+        Self {
+            static_broker_configs: BTreeMap::new(),
+            broker_session_timeout: Duration::from_secs(9),
+            index_objects: None,
+            segment_rows_kept: 1000,
+        }
     }
 }
 
@@ -80,7 +90,7 @@ impl MetadataService {
         let mut sessions = Sessions::new(config.broker_session_timeout);
         let now = env.clock.monotonic();
         deltas.image().active_brokers().for_each(|broker| sessions.touch(broker, now));
-        let segments = SegmentMap::new(store.clone(), env.clone());
+        let segments = SegmentMap::new(store.clone(), config.index_objects.clone(), config.segment_rows_kept, env.clone());
         let writer = tokio::sync::Mutex::new(());
         let sessions = Mutex::new(sessions);
         let inner = Arc::new(Inner { store, segments, config, env, writer, sessions, deltas, active_revision });

@@ -4,8 +4,10 @@
 //! whoever deletes objects only a grace period later, so that readers and uploads that still know the object are done with it.
 
 use bytes::Bytes;
+use siltstone_common::TopicId;
 
-use super::keys;
+use super::keys::{self, FoldRow};
+use super::lookup::after;
 use super::map::{SegmentMap, mark};
 use super::{SegmentRow, SegmentState};
 use crate::api::MetadataError;
@@ -80,6 +82,9 @@ impl SegmentMap {
             let deleted: DeletedRow = rows::decode(&topic.key, &topic.value)?;
             let id = String::from_utf8_lossy(&topic.key[rows::DELETED.len()..]).parse();
             let id = id.map_err(|_| MetadataError::Unavailable(format!("malformed key of deleted topic {}", deleted.name)))?;
+            if !self.take_folds(id, deleted.since_ms).await? {
+                continue;
+            }
             for prefix in [keys::SEGMENT, keys::INTENT] {
                 let page = self.store.range(Range { limit: left, ..Range::prefix(&keys::of_topic(prefix, id)) }).await?;
                 let found = page.rows.iter().map(|row| Ok((row, rows::decode(&row.key, &row.value)?)));
@@ -99,11 +104,25 @@ impl SegmentMap {
         }
         Ok(())
     }
-}
 
-/// The first key after `key`.
-fn after(key: &[u8]) -> Bytes {
-    let mut next = key.to_vec();
-    next.push(0);
-    next.into()
+    /// Segments of a deleted topic that are in index objects, and these; false if one can't be read now.
+    async fn take_folds(&self, topic: TopicId, since_ms: i64) -> Result<bool, MetadataError> {
+        loop {
+            let page = self.store.range(Range { limit: 1, ..Range::prefix(&keys::of_topic(keys::FOLD, topic)) }).await?;
+            let Some(row) = page.rows.first() else { return Ok(true) };
+            let fold: FoldRow = rows::decode(&row.key, &row.value)?;
+            let segments = match self.fold_rows(&fold).await {
+                Ok(segments) => segments,
+                Err(error) => {
+                    tracing::warn!(partition = %fold.id, %error, "segments of a deleted topic stay for now");
+                    return Ok(false);
+                }
+            };
+            let object = fold.object(SegmentState::Committed);
+            let mut then: Vec<Write> =
+                segments.into_iter().map(|segment| mark(row.key.clone(), segment, since_ms)).map(|[_, gone]| gone).collect();
+            then.extend(mark(row.key.clone(), object, since_ms));
+            self.store.txn(Txn { when: vec![Precondition::Revision(row.key.clone(), row.revision)], then }).await?;
+        }
+    }
 }

@@ -4,18 +4,21 @@
 //! | --- | --- |
 //! | `extent/<topic>/<partition>` | what of the partition is remote, so that asking is one read |
 //! | `segment/<topic>/<partition>/<base offset>` | a committed segment |
+//! | `fold/<topic>/<partition>/<first offset>` | many committed segments, whose rows are in an index object of the bucket |
 //! | `intent/<topic>/<partition>/<base offset>/<attempt>` | a segment before its commit |
 //! | `gone/<since ms>/<topic>/<partition>/<base offset>/<attempt>` | an object that nobody reads any more and that is to be deleted |
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use siltstone_common::{TopicId, TopicIdPartition};
+use uuid::Uuid;
 
 use super::{RemoteExtent, SegmentRow, SegmentState};
 
 pub(crate) const INTENT: &str = "intent/";
 pub(crate) const GONE: &str = "gone/";
 pub(crate) const SEGMENT: &str = "segment/";
+pub(crate) const FOLD: &str = "fold/";
 pub(crate) const EXTENT: &str = "extent/";
 
 /// The value of an extent's row.
@@ -26,11 +29,57 @@ pub(crate) struct ExtentRow {
     pub(crate) remote_end: i64,
     pub(crate) remote_bytes: u64,
     pub(crate) segments: u64,
+    /// How many of `segments` are in index objects.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) folded: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// The value of a fold's row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FoldRow {
+    pub(crate) id: TopicIdPartition,
+    /// Of the first segment, those below the log start included.
+    pub(crate) first_offset: i64,
+    pub(crate) last_offset: i64,
+    /// Segments below are gone, though they still are in the object.
+    pub(crate) live_from: i64,
+    pub(crate) max_timestamp_ms: i64,
+    /// Segments that are not gone.
+    pub(crate) segments: u64,
+    pub(crate) attempt: Uuid,
+    pub(crate) object_key: String,
+    pub(crate) object_bytes: u64,
+    pub(crate) checksum: u64,
+}
+
+impl FoldRow {
+    /// The index object as a segment without data: what garbage collection needs to know.
+    pub(crate) fn object(&self, state: SegmentState) -> SegmentRow {
+        SegmentRow {
+            id: self.id,
+            base_offset: self.first_offset,
+            last_offset: self.last_offset,
+            max_timestamp_ms: self.max_timestamp_ms,
+            leader_epoch: -1,
+            attempt: self.attempt,
+            object_key: self.object_key.clone(),
+            object_bytes: self.object_bytes,
+            data_bytes: 0,
+            checksum: self.checksum,
+            has_aborts: false,
+            state,
+        }
+    }
 }
 
 impl From<ExtentRow> for RemoteExtent {
     fn from(row: ExtentRow) -> Self {
-        let ExtentRow { log_start, remote_start, remote_end, remote_bytes, segments } = row;
+        let ExtentRow { log_start, remote_start, remote_end, remote_bytes, segments, folded: _ } = row;
         Self { log_start, remote_start, remote_end, remote_bytes, segments }
     }
 }
@@ -61,6 +110,16 @@ pub(crate) fn segment(id: TopicIdPartition, base_offset: i64) -> Bytes {
 pub(crate) fn segments_end(id: TopicIdPartition) -> Bytes {
     // '0' follows '/'.
     format!("{}0", of_partition(SEGMENT, id)).into()
+}
+
+/// Key of the fold that begins at `first_offset`; offsets below 0 count as 0.
+pub(crate) fn fold(id: TopicIdPartition, first_offset: i64) -> Bytes {
+    format!("{}/{:016x}", of_partition(FOLD, id), number(first_offset)).into()
+}
+
+/// Past the last fold of a partition.
+pub(crate) fn folds_end(id: TopicIdPartition) -> Bytes {
+    format!("{}0", of_partition(FOLD, id)).into()
 }
 
 pub(crate) fn intent(row: &SegmentRow) -> Bytes {

@@ -8,24 +8,25 @@
 //! transaction, so an intent that garbage collection took can't be committed any more; objects are named as garbage only when neither a committed row nor
 //! an intent names them (I29); the log start rises before any segment is marked (I28).
 //!
-//! Crash consistency: an extent always counts exactly the committed rows there are, since both change in one transaction. A raise of
-//! the log start that was cut short is finished by the next one.
+//! Crash consistency: an extent always counts exactly the committed segments there are, since both change in one transaction. A raise of
+//! the log start that was cut short is finished by the next one. Lookups are in [`super::lookup`], the raise in [`super::retention`], the folding of
+//! old rows into index objects in [`super::fold`], garbage in [`super::garbage`].
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use siltstone_common::{Env, TopicIdPartition};
 
+use super::fold::Folding;
+use super::index::IndexObjects;
 use super::keys::{self, ExtentRow};
 use super::{RemoteExtent, SegmentRow, SegmentState};
 use crate::api::MetadataError;
 use crate::rows::{self, ChunkRow, RowError};
-use crate::store::{MetadataStore, PAGE_ROWS_MAX, Precondition, Range, StoreError, TXN_OPS_MAX, Txn, TxnOutcome, Write};
+use crate::store::{MetadataStore, Precondition, StoreError, Txn, TxnOutcome, Write};
 
-/// Segments marked by one transaction: two writes each, beside the preconditions and the extent.
-const MARKED_PER_TXN: usize = (TXN_OPS_MAX - 8) / 2;
 /// How often a change is tried again when another one came between.
-const ATTEMPTS: usize = 32;
+pub(super) const ATTEMPTS: usize = 32;
 /// Longest object key, bytes: what S3 allows.
 const OBJECT_KEY_BYTES_MAX: usize = 1024;
 
@@ -46,18 +47,19 @@ impl From<RowError> for MetadataError {
 pub(crate) struct SegmentMap {
     pub(super) store: Arc<dyn MetadataStore>,
     pub(super) env: Env,
+    pub(super) folding: Option<Arc<Folding>>,
 }
 
 /// What a change of a partition's segments is judged on, and what must still hold when it happens.
-struct Current {
-    leader_epoch: i32,
-    extent: ExtentRow,
-    when: Vec<Precondition>,
+pub(super) struct Current {
+    pub(super) leader_epoch: i32,
+    pub(super) extent: ExtentRow,
+    pub(super) when: Vec<Precondition>,
 }
 
 impl Current {
     /// Only the leader of the newest epoch may change anything (I25).
-    fn check_epoch(&self, leader_epoch: i32) -> Result<(), MetadataError> {
+    pub(super) fn check_epoch(&self, leader_epoch: i32) -> Result<(), MetadataError> {
         if leader_epoch < self.leader_epoch {
             return Err(MetadataError::FencedLeaderEpoch);
         }
@@ -69,11 +71,13 @@ impl Current {
 }
 
 impl SegmentMap {
-    pub(crate) fn new(store: Arc<dyn MetadataStore>, env: Env) -> Self {
-        Self { store, env }
+    /// A map that folds old rows into `objects`, if given, and keeps `rows_kept` of each partition.
+    pub(crate) fn new(store: Arc<dyn MetadataStore>, objects: Option<Arc<dyn IndexObjects>>, rows_kept: u64, env: Env) -> Self {
+        let folding = objects.map(|objects| Arc::new(Folding::new(objects, rows_kept)));
+        Self { store, env, folding }
     }
 
-    async fn current(&self, id: TopicIdPartition) -> Result<Current, MetadataError> {
+    pub(super) async fn current(&self, id: TopicIdPartition) -> Result<Current, MetadataError> {
         let topic_key = Bytes::from(rows::topic_key(id.topic_id));
         let unknown_partition = || MetadataError::UnknownTopic(id.to_string());
         let chunk_key = Bytes::from(rows::chunk_key_of(id).ok_or_else(unknown_partition)?);
@@ -141,96 +145,16 @@ impl SegmentMap {
                 Write::put(keys::extent(row.id), rows::encode(extent)),
             ];
             if let TxnOutcome::Committed(_) = self.store.txn(Txn { when, then }).await? {
+                self.fold_in_background(row.id, extent);
                 return Ok(());
             }
         }
         Err(contended())
     }
 
-    /// The committed segment that holds `offset`, else the first after it.
-    pub(crate) async fn find(&self, id: TopicIdPartition, offset: i64) -> Result<Option<SegmentRow>, MetadataError> {
-        Ok(self.list(id, offset, 1).await?.into_iter().next())
-    }
-
-    /// The first committed segment whose largest timestamp is >= `timestamp_ms`. Timestamps need not rise with offsets, so rows are
-    /// looked at in order.
-    pub(crate) async fn find_by_time(&self, id: TopicIdPartition, timestamp_ms: i64) -> Result<Option<SegmentRow>, MetadataError> {
-        let mut from = 0;
-        loop {
-            let rows = self.list(id, from, PAGE_ROWS_MAX).await?;
-            let Some(last) = rows.last() else { return Ok(None) };
-            from = last.last_offset.saturating_add(1);
-            if let Some(found) = rows.into_iter().find(|row| row.max_timestamp_ms >= timestamp_ms) {
-                return Ok(Some(found));
-            }
-        }
-    }
-
-    /// Committed segments from the one that holds `from` on.
-    pub(crate) async fn list(&self, id: TopicIdPartition, from: i64, limit: usize) -> Result<Vec<SegmentRow>, MetadataError> {
-        let limit = limit.min(PAGE_ROWS_MAX);
-        let below = Range { from: keys::segment(id, 0), to: keys::segment(id, from.saturating_add(1).max(0)), limit: 1, reverse: true };
-        let holder = self.rows(below).await?.into_iter().find(|row| row.last_offset >= from);
-        let start = holder.as_ref().map_or(from, |row| row.base_offset);
-        let after = Range { from: keys::segment(id, start), to: keys::segments_end(id), limit, reverse: false };
-        self.rows(after).await
-    }
-
-    async fn rows(&self, range: Range) -> Result<Vec<SegmentRow>, MetadataError> {
-        let page = self.store.range(range).await?;
-        page.rows.iter().map(|row| rows::decode(&row.key, &row.value).map_err(MetadataError::from)).collect()
-    }
-
     /// What of the partition is remote.
     pub(crate) async fn extent(&self, id: TopicIdPartition) -> Result<RemoteExtent, MetadataError> {
         Ok(self.current(id).await?.extent.into())
-    }
-
-    /// Raises the log start (I28, first step) and marks the segments wholly below it.
-    pub(crate) async fn raise_log_start(&self, id: TopicIdPartition, leader_epoch: i32, offset: i64) -> Result<(), MetadataError> {
-        if offset < 0 {
-            return Err(MetadataError::InvalidRequest(format!("log start offset {offset} is negative")));
-        }
-        let mut conflicts = 0;
-        while conflicts < ATTEMPTS {
-            let current = self.current(id).await?;
-            current.check_epoch(leader_epoch)?;
-            let Some((txn, more)) = self.marking(id, &current, offset).await? else { return Ok(()) };
-            match self.store.txn(txn).await? {
-                TxnOutcome::Committed(_) if !more => return Ok(()),
-                TxnOutcome::Committed(_) => {}
-                TxnOutcome::Conflict => conflicts += 1,
-            }
-        }
-        Err(contended())
-    }
-
-    /// The next transaction of a raise, and whether more follow; `None` if nothing is left to do.
-    async fn marking(&self, id: TopicIdPartition, current: &Current, offset: i64) -> Result<Option<(Txn, bool)>, MetadataError> {
-        let mut extent = current.extent;
-        extent.log_start = extent.log_start.max(offset);
-        let range = Range { from: keys::segment(id, 0), to: keys::segments_end(id), limit: MARKED_PER_TXN + 1, reverse: false };
-        let mut below = self.rows(range).await?;
-        let first_kept = below.iter().position(|row| row.last_offset >= extent.log_start);
-        let kept_base = first_kept.map(|index| below[index].base_offset);
-        below.truncate(first_kept.unwrap_or(below.len()));
-        let more = below.len() > MARKED_PER_TXN;
-        let next_base = if more { below.last().map(|row| row.base_offset) } else { kept_base };
-        below.truncate(MARKED_PER_TXN);
-        if extent == current.extent && below.is_empty() {
-            return Ok(None);
-        }
-        extent.remote_start = next_base.unwrap_or(extent.remote_end);
-        let since_ms = self.env.clock.now_ms();
-        let mut then = Vec::with_capacity(2 * below.len() + 1);
-        for row in below {
-            extent.segments = extent.segments.saturating_sub(1);
-            extent.remote_bytes = extent.remote_bytes.saturating_sub(row.data_bytes);
-            then.extend(mark(keys::segment(id, row.base_offset), row, since_ms));
-        }
-        debug_assert!(extent.remote_start <= extent.remote_end, "remote range is in order (I1)");
-        then.push(Write::put(keys::extent(id), rows::encode(extent)));
-        Ok(Some((Txn { when: current.when.clone(), then }, more)))
     }
 }
 
@@ -240,7 +164,7 @@ pub(super) fn mark(key: Bytes, mut row: SegmentRow, since_ms: i64) -> [Write; 2]
     [Write::Delete(key), Write::put(keys::gone(&row), rows::encode(&row))]
 }
 
-fn contended() -> MetadataError {
+pub(super) fn contended() -> MetadataError {
     MetadataError::Unavailable("the partition's segments change too fast: try again".into())
 }
 
