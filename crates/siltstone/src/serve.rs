@@ -12,6 +12,7 @@ use siltstone_common::Env;
 use siltstone_kafka_server::BoundListener;
 use siltstone_metadata::store::RedbStore;
 use siltstone_metadata::{HttpMetadata, HttpMetadataConfig, MetadataApi, MetadataService, MetadataServiceConfig};
+use siltstone_tiered::{RemoteStore, StoreConfig};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -89,8 +90,14 @@ async fn open_metadata(config: &Config, env: &Env) -> anyhow::Result<(Arc<dyn Me
     let dir = config.data_dir.join("metadata");
     let store = RedbStore::open(&dir, env.clone()).await.with_context(|| format!("metadata store in {}", dir.display()))?;
     let session = u64::try_from(config.kafka_number("broker.session.timeout.ms").unwrap_or(9_000)).unwrap_or(9_000);
-    let settings =
-        MetadataServiceConfig { static_broker_configs: config.kafka.clone(), broker_session_timeout: Duration::from_millis(session) };
+    let bucket = StoreConfig { url: config.object_store.clone(), s3_endpoint: config.s3_endpoint.clone() };
+    let bucket = RemoteStore::open(&bucket, env.clone()).context("object store")?;
+    let settings = MetadataServiceConfig {
+        static_broker_configs: config.kafka.clone(),
+        broker_session_timeout: Duration::from_millis(session),
+        index_objects: Some(Arc::new(bucket)),
+        ..MetadataServiceConfig::default()
+    };
     let service =
         MetadataService::open(Arc::new(store), settings, env.clone()).await.map_err(|error| anyhow!("metadata service: {error}"))?;
     let router = siltstone_metadata::router(Arc::clone(&service));

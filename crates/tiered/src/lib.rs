@@ -2,6 +2,7 @@
 
 pub mod fsck;
 pub mod gc;
+mod index_objects;
 pub mod object;
 pub mod remote_reader;
 pub mod retention;
