@@ -91,7 +91,7 @@ class Broker:
 
     def bucket_objects(self):
         """Segment objects in a bucket that is a directory."""
-        return [path for path in self.bucket.rglob("*") if path.is_file() and "segments" in path.parts] if self.bucket.exists() else []
+        return [path for path in self.bucket.rglob("*") if path.is_file() and "-" in path.name] if self.bucket.exists() else []
 
     def local_segments(self):
         """Sealed and active segment files on the local disk."""

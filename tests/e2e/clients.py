@@ -25,7 +25,8 @@ def produce(broker, topic, values, *, partition=-1, key=None, **config):
         if not error:
             acknowledged[message.partition(), message.offset()] = message.value()
 
-    producer = Producer({"bootstrap.servers": broker.address, "enable.idempotence": True, "linger.ms": 5, "message.timeout.ms": 30000, **config})
+    producer = Producer({"bootstrap.servers": broker.address, "enable.idempotence": True, "linger.ms": 5, "batch.size": 16384,
+                         "message.timeout.ms": 30000, **config})
     for value in values:
         while True:
             try:

@@ -108,10 +108,10 @@ async fn open_metadata(config: &Config, env: &Env) -> anyhow::Result<(Arc<dyn Me
 fn announce(config: &Config, admin: &Admin, address: SocketAddr, admin_address: SocketAddr) {
     use std::io::Write;
     admin.set_ready(true);
+    tracing::info!(%address, admin = %admin_address, node_id = config.node_id, "ready");
     let mut stdout = std::io::stdout().lock();
     // Nobody may be reading: that is no reason to stop.
     let _ = writeln!(stdout, "listening on {address}").and_then(|()| stdout.flush());
-    tracing::info!(%address, admin = %admin_address, node_id = config.node_id, "ready");
     banner::print(config, address, admin_address);
 }
 

@@ -155,7 +155,7 @@ pub(super) static ALL: &[ConfigDef] = &[
     .read_only(),
     def("log.roll.jitter.ms", Long, "", Any, "Largest random time, in ms, by which a segment is sealed earlier.").without_default(),
     def("log.roll.ms", Long, "", Any, "Age, in ms, at which a segment is sealed.").without_default(),
-    def("log.segment.bytes", Int, "1073741824", AtLeast(1_048_576), "Size at which a segment is sealed, bytes."),
+    def("log.segment.bytes", Int, "1073741824", AtLeast(14), "Size at which a segment is sealed, bytes."),
     def(
         "log.segment.delete.delay.ms",
         Long,

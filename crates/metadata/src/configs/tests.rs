@@ -59,7 +59,7 @@ fn topic_values_are_refused_in_kafkas_words() {
             "Invalid value 0 for configuration compression.gzip.level: Value must be between 1 and 9 or equal to -1",
         ),
         ("compression.zstd.level", "50", "Invalid value 50 for configuration compression.zstd.level: Value must be no more than 22"),
-        ("segment.bytes", "10", "Invalid value 10 for configuration segment.bytes: Value must be at least 1048576"),
+        ("segment.bytes", "10", "Invalid value 10 for configuration segment.bytes: Value must be at least 14"),
         ("segment.bytes", "99999999999", "Invalid value 99999999999 for configuration segment.bytes: Not a number of type INT"),
         ("max.message.bytes", "5.5", "Invalid value 5.5 for configuration max.message.bytes: Not a number of type INT"),
         ("local.retention.ms", "-3", "Invalid value -3 for configuration local.retention.ms: Value must be at least -2"),

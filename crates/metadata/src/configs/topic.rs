@@ -172,7 +172,8 @@ pub(super) static ALL: &[ConfigDef] = &[
         "segment.bytes",
         Int,
         "1073741824",
-        AtLeast(1_048_576),
+        // Kafka 4 asks for 1 MiB at least (KIP-1030), for the sake of its index files; here small segments cost little and let one see tiering at work.
+        AtLeast(14),
         "Size at which a segment is sealed and a new one begins, in bytes. Sealed segments are what is uploaded, deleted and compacted.",
     )
     .or_broker(&[same("log.segment.bytes")]),
