@@ -37,3 +37,29 @@ def test_delete_records_moves_the_start_in_both_tiers(broker):
     admin.delete_records([TopicPartition("cut", 0, 1500)])[TopicPartition("cut", 0)].result(timeout=30)
     wait_until(lambda: watermarks(broker, "cut")[0] == 1500, "the low watermark moved")
     assert kcat(broker, "-C", "-t", "cut", "-o", "beginning", "-c", "1", "-q") == b"1500 some text to fill it up\n"
+
+
+def test_the_bucket_checks_out_and_damage_is_found(broker):
+    """`siltstone bucket fsck` on a sound bucket, then on one that lost an object and has a flipped byte in another."""
+    import json
+    import subprocess
+
+    from broker import BINARY
+
+    def fsck(*options):
+        command = [BINARY, "bucket", "fsck", "--object-store", broker.object_store, "--metadata", f"http://127.0.0.1:{broker.admin_port}"]
+        done = subprocess.run([*command, "--output", "json", *options], capture_output=True, timeout=60)
+        return done.returncode, json.loads(done.stdout)
+
+    create_topic(broker, "checked", segment_bytes=16384)
+    kcat(broker, "-P", "-t", "checked", "-X", "batch.num.messages=50", stdin=b"".join(b"%d some text to fill it up\n" % n for n in range(4000)))
+    wait_until(lambda: broker.metric("remote_segments") > 3 and broker.metric("upload_lag_bytes") == 0, "segments are in the bucket")
+    code, report = fsck("--deep")
+    assert code == 0 and report["findings"] == [] and report["segments"] == broker.metric("remote_segments")
+    first, second = sorted(broker.bucket_objects())[:2]
+    first.unlink()
+    damaged = bytearray(second.read_bytes())
+    damaged[200] ^= 1
+    second.write_bytes(damaged)
+    code, report = fsck("--deep")
+    assert code != 0 and sorted(finding["problem"] for finding in report["findings"]) == ["damaged_object", "missing_object"]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::bucket::BucketCommand;
 use crate::commands::consume::ConsumeOptions;
 use crate::commands::group::GroupCommand;
 use crate::commands::produce::ProduceOptions;
@@ -34,6 +35,12 @@ pub enum Command {
         /// What to do.
         #[command(subcommand)]
         command: GroupCommand,
+    },
+    /// Check the bucket.
+    Bucket {
+        /// What to do.
+        #[command(subcommand)]
+        command: BucketCommand,
     },
     /// Send lines of standard input as records.
     Produce(ProduceOptions),

@@ -13,7 +13,7 @@ use siltstone_log::{LogManager, LogManagerConfig};
 use siltstone_metadata::api::RegisterBroker;
 use siltstone_metadata::{MetadataApi, MetadataError};
 use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaManager};
-use siltstone_tiered::{RemoteReader, RemoteReaderConfig, RemoteStore, StoreConfig, StoreError, Uploader};
+use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, StoreConfig, StoreError, Uploader};
 
 use crate::config::{Config, DiskBudget};
 use crate::metrics::{BrokerMetrics, ListenerMetrics};
@@ -146,7 +146,9 @@ async fn open_remote(config: &Config, env: &Env, metadata: &Arc<dyn MetadataApi>
         read_ahead_bytes_max: 128 * MIB,
     };
     let reader = RemoteReader::new(reader_config, store.clone(), Arc::clone(metadata), env.clone());
-    let uploader = Uploader::new(store, Arc::clone(metadata), env.clone());
+    let uploader = Uploader::new(store.clone(), Arc::clone(metadata), env.clone());
+    let collector = GarbageCollector::new(GarbageConfig::default(), store, Arc::clone(metadata), env.clone());
+    env.tasks.spawn("bucket-gc", collector.run());
     Ok(RemoteTier { reader, uploader })
 }
 

@@ -1,5 +1,6 @@
 //! The commands that talk to a running broker.
 
+pub mod bucket;
 pub mod consume;
 pub mod group;
 pub mod produce;

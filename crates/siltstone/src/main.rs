@@ -20,6 +20,7 @@ fn main() -> std::process::ExitCode {
         Command::Serve(options) => serve::run(options),
         Command::Topic { command } => block_on(commands::topic::run(command)),
         Command::Group { command } => block_on(commands::group::run(command)),
+        Command::Bucket { command } => block_on(commands::bucket::run(command)),
         Command::Produce(options) => block_on(commands::produce::run(options)),
         Command::Consume(options) => block_on(commands::consume::run(options)),
         Command::Config { command: ConfigCommand::Check(options) } => config::check(&options),
