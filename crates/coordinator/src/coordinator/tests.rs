@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::join_all;
 use futures::stream::{self, BoxStream, StreamExt};
 use parking_lot::Mutex;
 use siltstone_common::Env;
+use siltstone_common::clock::{Clock, SimulatedClock};
 use siltstone_common::fs::RealFs;
 use tokio::sync::Semaphore;
 
@@ -208,23 +210,22 @@ async fn nothing_is_visible_before_it_is_committed() {
     let log = MemoryLog::new();
     let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
     log.hold();
-    let committing = tokio::spawn({
-        let coordinator = coordinator.clone();
-        async move { coordinator.commit_offsets(commit("g", None, 5)).await }
-    });
-    let stable = tokio::spawn({
-        let coordinator = coordinator.clone();
-        async move {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            committed(&coordinator, "g", true).await
-        }
-    });
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!committing.is_finished() && !stable.is_finished());
-    assert_eq!(committed(&coordinator, "g", false).await, Ok(-1));
-    log.release();
-    assert_eq!(committing.await.unwrap(), Ok(vec![(t0(), Ok(()))]));
-    assert_eq!(stable.await.unwrap(), Ok(5));
+    let committing = coordinator.commit_offsets(commit("g", None, 5)).shared();
+    let stable = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        committed(&coordinator, "g", true).await
+    }
+    .boxed()
+    .shared();
+    let middle = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(committing.peek().is_none() && stable.peek().is_none());
+        assert_eq!(committed(&coordinator, "g", false).await, Ok(-1));
+        log.release();
+    };
+    let (committed, stable, ()) = tokio::join!(committing.clone(), stable.clone(), middle);
+    assert_eq!(committed, Ok(vec![(t0(), Ok(()))]));
+    assert_eq!(stable, Ok(5));
 }
 
 #[tokio::test(start_paused = true)]
@@ -270,28 +271,27 @@ async fn requests_to_partitions_not_led_or_loading_are_refused() {
     *log.failure.lock() = None;
     loaded(&coordinator).await;
     assert_eq!(coordinator.heartbeat(&heartbeat("g", &nobody)), Err(GroupError::UnknownMemberId));
-    let waiting = tokio::spawn({
-        let coordinator = coordinator.clone();
-        async move { join_twice(&coordinator, "g").await }
-    });
-    tokio::time::sleep(Duration::from_millis(10)).await;
-    coordinator.on_resignation(partition);
-    assert_eq!(waiting.await.unwrap().error, Some(GroupError::NotCoordinator));
+    let resignation = async {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        coordinator.on_resignation(partition);
+    };
+    let (joined, ()) = tokio::join!(join_twice(&coordinator, "g"), resignation);
+    assert_eq!(joined.error, Some(GroupError::NotCoordinator));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_rebalance_waits_for_more_members_and_no_longer() {
     let log = MemoryLog::new();
     let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
-    let begun = tokio::time::Instant::now();
+    let clock = SimulatedClock::starting_at(0);
     let joined = join_twice(&coordinator, "alone").await;
     assert_eq!(joined.error, None);
-    assert!((3_000..3_010).contains(&begun.elapsed().as_millis()), "{:?}", begun.elapsed());
+    assert!((3_000..3_010).contains(&clock.now_ms()), "{} ms", clock.now_ms());
     let none = GroupCoordinatorConfig { group_initial_rebalance_delay_ms: 0, ..GroupCoordinatorConfig::default() };
     let coordinator = leading(&log, none).await;
-    let begun = tokio::time::Instant::now();
+    let clock = SimulatedClock::starting_at(0);
     assert_eq!(join_twice(&coordinator, "at once").await.error, None);
-    assert!(begun.elapsed() < Duration::from_millis(10), "{:?}", begun.elapsed());
+    assert!(clock.now_ms() < 10, "{} ms", clock.now_ms());
 }
 
 #[tokio::test(start_paused = true)]

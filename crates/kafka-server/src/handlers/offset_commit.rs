@@ -33,7 +33,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -
         Ok(outcomes) => (0, outcomes.into_iter()),
         Err(error) => (group_error(error).code(), Vec::new().into_iter()),
     };
-    let topics = request.topics.into_iter().map(|topic| {
+    // Kafka leaves topics without partitions out.
+    let topics = request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()).map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let code = match by_name(&image, &topic.name, partition.partition_index) {
                 Err(error) => error.code(),

@@ -20,7 +20,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -
         Ok(outcomes) => outcomes.into_iter(),
         Err(error) => return OffsetDeleteResponse::default().with_error_code(group_error(error).code()),
     };
-    let topics = request.topics.into_iter().map(|topic| {
+    // Kafka leaves topics without partitions out.
+    let topics = request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()).map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let code = match by_name(&image, &topic.name, partition.partition_index) {
                 Err(error) => error.code(),
