@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use siltstone_common::{Env, TopicIdPartition};
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 
 use super::*;
 use crate::api::{CreateTopic, MetadataApi, MetadataError, RegisterBroker};
@@ -17,24 +18,43 @@ use crate::store::{MemoryStore, MetadataStore, Write};
 struct Server {
     service: Arc<MetadataService>,
     address: SocketAddr,
-    task: tokio::task::JoinHandle<()>,
+    runtime: Option<Runtime>,
 }
 
 impl Server {
+    /// A server in a runtime of its own, as another process would be.
     async fn start(store: &MemoryStore, address: SocketAddr) -> Self {
-        let service = MetadataService::open(Arc::new(store.clone()), MetadataServiceConfig::default(), Env::system()).await.unwrap();
-        let listener = TcpListener::bind(address).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let routes = router(service.clone());
-        let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
-        Self { service, address, task }
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let store = store.clone();
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        runtime.spawn(async move {
+            let service = MetadataService::open(Arc::new(store), MetadataServiceConfig::default(), Env::system()).await.unwrap();
+            let listener = TcpListener::bind(address).await.unwrap();
+            let _ = sender.send((service.clone(), listener.local_addr().unwrap()));
+            axum::serve(listener, router(service)).await.unwrap();
+        });
+        let (service, address) = receiver.await.unwrap();
+        Self { service, address, runtime: Some(runtime) }
     }
 
     /// Stops it, connections and all, as a killed process would.
-    async fn kill(self) {
-        self.task.abort();
-        let _ = self.task.await;
+    fn kill(self) {
+        drop(self);
     }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A server at an address that another one has just left.
+async fn restart(store: &MemoryStore, address: SocketAddr) -> Server {
+    eventually(|| async { TcpListener::bind(address).await.is_ok() }).await;
+    Server::start(store, address).await
 }
 
 fn anywhere() -> SocketAddr {
@@ -127,14 +147,17 @@ async fn a_client_follows_changes_of_others_and_lists_anew_after_a_gap() {
     server.service.create_topic(asked("first")).await.unwrap();
     eventually(|| async { client.image().topic("first").is_some() }).await;
     let before = client.image().revision;
-    server.kill().await;
+    server.kill();
     // While the client hears nothing, the store moves on under another server.
     let elsewhere = Server::start(&store, anywhere()).await;
     elsewhere.service.create_topic(asked("second")).await.unwrap();
     let deleted = elsewhere.service.image().topic("first").unwrap().id;
     elsewhere.service.delete_topic(deleted).await.unwrap();
-    elsewhere.kill().await;
-    let _back = Server::start(&store, address).await;
+    elsewhere.kill();
+    let _back = restart(&store, address).await;
+    let asked = format!("http://{address}/v1/watch?after={before}");
+    let answer = reqwest::Client::builder().no_proxy().build().unwrap().get(asked).send().await.unwrap();
+    assert_eq!(answer.status(), 410, "there is a gap");
     eventually(|| async { client.image().topic("second").is_some() && client.image().topic("first").is_none() }).await;
     assert!(client.image().revision > before, "forward only (I46)");
 }
@@ -146,8 +169,8 @@ async fn a_client_never_follows_another_cluster_or_an_older_image() {
     join(&*server.service).await;
     let client = connect(address).await;
     let known = client.image();
-    server.kill().await;
-    let other = Server::start(&MemoryStore::new(Env::system()), address).await;
+    server.kill();
+    let other = restart(&MemoryStore::new(Env::system()), address).await;
     assert_ne!(other.service.image().cluster_id, known.cluster_id);
     for round in 0..20 {
         other.service.register_broker(RegisterBroker { id: 7, host: "h".into(), port: 1, rack: None, clean_shutdown: true }).await.unwrap();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use siltstone_common::fs::RealFs;
+use siltstone_common::fs::{FileSystem, OpenMode, RealFs};
 use siltstone_common::{Env, TopicIdPartition};
 
 use crate::api::{ConfigOp, ConfigResource, CreateTopic, MetadataApi, RegisterBroker};
@@ -73,7 +73,8 @@ async fn rows_are_written_as_in_the_golden_file() {
     small_cluster(&*open(&store, &env).await).await;
     let rows = dump(&store).await;
     if let Ok(path) = std::env::var("SILTSTONE_WRITE_GOLDEN") {
-        std::fs::write(path, &rows).unwrap();
+        let file = RealFs.open(std::path::Path::new(&path), OpenMode::Truncate).unwrap();
+        file.write_all_at(rows.as_bytes(), 0).unwrap();
     }
     for (row, golden) in rows.lines().zip(GOLDEN.lines()) {
         assert_eq!(row, golden, "the format of a row changed: raise its version and add a golden file");

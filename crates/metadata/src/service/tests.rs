@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use siltstone_common::fs::{FileSystem, OpenMode, RealFs};
 
 use super::*;
 use crate::segments::SegmentState;
@@ -239,21 +240,25 @@ async fn a_store_that_was_killed_opens_from_what_is_on_disk() {
     }
 }
 
+fn garbage(path: &std::path::Path) {
+    RealFs.open(path, OpenMode::CreateNew).unwrap().write_all_at(&[7; 10_000], 0).unwrap();
+}
+
 #[tokio::test]
 async fn a_damaged_store_is_refused_with_a_reason() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("metadata.redb"), vec![7; 10_000]).unwrap();
+    garbage(&dir.path().join("metadata.redb"));
     let error = RedbStore::open(dir.path(), Env::system()).await.unwrap_err();
     assert!(matches!(&error, StoreError::Open(text) if text.contains("move it away")), "{error}");
     // A file that was still being made when the process died is made anew.
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("metadata.redb.new"), vec![7; 10_000]).unwrap();
+    garbage(&dir.path().join("metadata.redb.new"));
     RedbStore::open(dir.path(), Env::system()).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_without_heartbeats_is_fenced_and_one_with_heartbeats_is_not() {
-    let env = Env::simulated(1, Arc::new(siltstone_common::fs::RealFs));
+    let env = Env::simulated(1, Arc::new(RealFs));
     let service = MetadataService::open(Arc::new(MemoryStore::new(env.clone())), MetadataServiceConfig::default(), env).await.unwrap();
     let mut epochs = Vec::new();
     for id in [1, 2] {

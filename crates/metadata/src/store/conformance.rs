@@ -89,7 +89,7 @@ async fn ranges(store: &dyn MetadataStore) {
     let range = |limit, reverse| Range { limit, reverse, ..Range::prefix(b"r/") };
     assert_eq!(names(store, range(10, false)).await, (vec!["r/1".into(), "r/2".into(), "r/3".into(), "r/4".into()], false));
     assert_eq!(names(store, range(3, true)).await, (vec!["r/4".into(), "r/3".into(), "r/2".into()], true));
-    assert_eq!(names(store, range(4, false)).await.1, false, "a page that just fits is the last");
+    assert!(!names(store, range(4, false)).await.1, "a page that just fits is the last");
     let empty = Range { from: key("r/3"), to: key("r/3"), limit: 10, reverse: false };
     assert_eq!(names(store, empty).await, (vec![], false));
     let backwards = Range { from: key("r/3"), to: key("r/1"), limit: 10, reverse: false };

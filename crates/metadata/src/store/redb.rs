@@ -81,6 +81,12 @@ enum Work {
     EndLease(u64),
 }
 
+/// What became of the transactions of one commit.
+struct Group {
+    outcomes: Vec<Result<TxnOutcome, StoreError>>,
+    events: Vec<StoreEvent>,
+}
+
 impl RedbStore {
     /// Opens the store in the directory `dir`, or makes it. [`StoreError::Open`] if another process has it open or it is damaged.
     pub async fn open(dir: &Path, env: Env) -> Result<Self, StoreError> {
@@ -167,7 +173,7 @@ impl Inner {
             };
             let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|request| (request.work, request.reply)).unzip();
             match self.commit(works) {
-                Ok((outcomes, events)) => {
+                Ok(Group { outcomes, events }) => {
                     self.events.append(events);
                     for (reply, outcome) in replies.into_iter().zip(outcomes) {
                         let _ = reply.send(outcome);
@@ -184,7 +190,7 @@ impl Inner {
         }
     }
 
-    fn commit(&self, works: Vec<Work>) -> Result<(Vec<Result<TxnOutcome, StoreError>>, Vec<StoreEvent>), redb::Error> {
+    fn commit(&self, works: Vec<Work>) -> Result<Group, redb::Error> {
         let mut txn = self.db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         txn.set_quick_repair(true);
@@ -216,12 +222,12 @@ impl Inner {
                 outcomes.push(Ok(TxnOutcome::Committed(revision)));
             }
             if revision == before {
-                return Ok((outcomes, events));
+                return Ok(Group { outcomes, events });
             }
             meta.insert(REVISION, revision)?;
         }
         txn.commit()?;
-        Ok((outcomes, events))
+        Ok(Group { outcomes, events })
     }
 
     /// True if the preconditions hold; an error if a lease is over.
