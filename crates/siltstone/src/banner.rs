@@ -9,7 +9,7 @@ pub fn print(config: &Config, listen: SocketAddr, admin: SocketAddr) {
     if !std::io::IsTerminal::is_terminal(&std::io::stdout()) && std::env::var_os("SILTSTONE_BANNER").is_none() {
         return;
     }
-    let (data, bucket) = (config.data_dir.display(), &config.object_store);
+    let (data, bucket) = (config.data_dir.display(), config.object_store.as_deref().unwrap_or("none"));
     eprintln!(
         "
   Siltstone {version}

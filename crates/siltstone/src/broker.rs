@@ -13,7 +13,7 @@ use siltstone_log::{LogManager, LogManagerConfig};
 use siltstone_metadata::api::RegisterBroker;
 use siltstone_metadata::{MetadataApi, MetadataError};
 use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaManager};
-use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, StoreConfig, StoreError, Uploader};
+use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, StoreError, Uploader};
 
 use crate::config::{Config, DiskBudget};
 use crate::metrics::{BrokerMetrics, ListenerMetrics};
@@ -39,6 +39,7 @@ impl Broker {
         config: &Config,
         env: &Env,
         metadata: Arc<dyn MetadataApi>,
+        bucket: RemoteStore,
         listener: BoundListener,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
@@ -55,7 +56,7 @@ impl Broker {
             .register_broker(RegisterBroker { id, host: host.clone(), port, rack, clean_shutdown })
             .await
             .map_err(|error| anyhow!("registering broker {id}: {error}"))?;
-        let remote = open_remote(config, env, &metadata, &cluster_id).await?;
+        let remote = open_remote(config, env, &metadata, bucket, &cluster_id).await?;
         let replicas = ReplicaManager::new(
             replica_config(config, env, was_empty)?,
             env.clone(),
@@ -126,14 +127,18 @@ async fn open_logs(config: &Config, env: &Env, cluster_id: &str) -> anyhow::Resu
     Ok((logs, report.clean, was_empty))
 }
 
-/// Opens the bucket and claims its prefix. A bucket that can't be reached delays uploads, never the start (I35); one that belongs to
+/// Claims the bucket's prefix. A bucket that can't be reached delays uploads, never the start (I35); one that belongs to
 /// another cluster is refused (I33).
-async fn open_remote(config: &Config, env: &Env, metadata: &Arc<dyn MetadataApi>, cluster_id: &str) -> anyhow::Result<RemoteTier> {
-    let address = StoreConfig { url: config.object_store.clone(), s3_endpoint: config.s3_endpoint.clone() };
-    let store = RemoteStore::open(&address, env.clone()).context("object store")?;
+async fn open_remote(
+    config: &Config,
+    env: &Env,
+    metadata: &Arc<dyn MetadataApi>,
+    store: RemoteStore,
+    cluster_id: &str,
+) -> anyhow::Result<RemoteTier> {
     match tokio::time::timeout(CLAIM_LIMIT, store.claim(cluster_id)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) if !error.retryable() => bail!("object store {}: {error}", config.object_store),
+        Ok(Err(error)) if !error.retryable() => bail!("object store {}: {error}", store.address()),
         Ok(Err(error)) => claim_later(env, &store, cluster_id, &error.to_string()),
         Err(_elapsed) => claim_later(env, &store, cluster_id, "no answer"),
     }

@@ -54,8 +54,8 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Everything local.
     pub data_dir: PathBuf,
-    /// The bucket.
-    pub object_store: String,
+    /// The bucket; `None` for a metadata service that was given none.
+    pub object_store: Option<String>,
     /// Endpoint of an S3-compatible store.
     pub s3_endpoint: Option<String>,
     /// Parts to run.
@@ -111,7 +111,8 @@ impl Config {
             listen: resolve("listen", &listen)?,
             advertise: options.advertise.clone().or(file.advertise).map(|text| host_and_port("advertise", &text)).transpose()?,
             admin: resolve("admin", &admin)?,
-            object_store: object_store.unwrap_or_else(|| format!("file://{}", data_dir.join("bucket").display())),
+            object_store: object_store
+                .or_else(|| (role != Role::Metadata).then(|| format!("file://{}", data_dir.join("bucket").display()))),
             data_dir,
             s3_endpoint: options.s3_endpoint.clone().or(file.s3_endpoint),
             role,

@@ -42,7 +42,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let admin_socket = TcpListener::bind(config.admin).await.with_context(|| format!("admin address {}", config.admin))?;
     let admin_address = admin_socket.local_addr()?;
 
-    let (metadata, router) = open_metadata(&config, &env).await?;
+    let bucket = match &config.object_store {
+        Some(url) => {
+            let address = StoreConfig { url: url.clone(), s3_endpoint: config.s3_endpoint.clone() };
+            Some(RemoteStore::open(&address, env.clone()).context("object store")?)
+        }
+        None => None,
+    };
+    let (metadata, router) = open_metadata(&config, bucket.clone(), &env).await?;
     let router = admin.router().merge(router);
     let stopped = env.tasks.clone();
     env.tasks.spawn("admin-http", async move {
@@ -59,10 +66,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             None
         }
         Role::All | Role::Broker => {
+            let bucket = bucket.ok_or_else(|| anyhow!("a broker needs a bucket"))?;
             let listener =
                 BoundListener::bind(&config.listen.to_string()).await.with_context(|| format!("listen address {}", config.listen))?;
             let address = listener.local_addr();
-            let broker = Broker::start(&config, &env, metadata, listener, &metrics).await?;
+            let broker = Broker::start(&config, &env, metadata, bucket, listener, &metrics).await?;
             announce(&config, &admin, address, admin_address);
             Some(broker)
         }
@@ -80,7 +88,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn open_metadata(config: &Config, env: &Env) -> anyhow::Result<(Arc<dyn MetadataApi>, axum::Router)> {
+async fn open_metadata(config: &Config, bucket: Option<RemoteStore>, env: &Env) -> anyhow::Result<(Arc<dyn MetadataApi>, axum::Router)> {
     if let (Role::Broker, Some(addresses)) = (config.role, &config.metadata) {
         let addresses = addresses.split(',').map(|address| address.trim().to_owned()).collect();
         let client = HttpMetadata::connect(HttpMetadataConfig::new(addresses), env.clone()).await;
@@ -90,12 +98,10 @@ async fn open_metadata(config: &Config, env: &Env) -> anyhow::Result<(Arc<dyn Me
     let dir = config.data_dir.join("metadata");
     let store = RedbStore::open(&dir, env.clone()).await.with_context(|| format!("metadata store in {}", dir.display()))?;
     let session = u64::try_from(config.kafka_number("broker.session.timeout.ms").unwrap_or(9_000)).unwrap_or(9_000);
-    let bucket = StoreConfig { url: config.object_store.clone(), s3_endpoint: config.s3_endpoint.clone() };
-    let bucket = RemoteStore::open(&bucket, env.clone()).context("object store")?;
     let settings = MetadataServiceConfig {
         static_broker_configs: config.kafka.clone(),
         broker_session_timeout: Duration::from_millis(session),
-        index_objects: Some(Arc::new(bucket)),
+        index_objects: bucket.map(|bucket| Arc::new(bucket) as _),
         ..MetadataServiceConfig::default()
     };
     let service =
