@@ -84,10 +84,10 @@ impl Inbound {
         let len = i32::from_be_bytes(*prefix);
         let too_long = |max| FrameError::TooLong { len, max };
         match usize::try_from(len) {
-            Err(_) => return Err(foreign_protocol(prefix).unwrap_or(FrameError::TooShort(len))),
-            Ok(size) if size < FIXED_HEAD_BYTES => return Err(FrameError::TooShort(len)),
+            Err(_) => Err(foreign_protocol(prefix).unwrap_or(FrameError::TooShort(len))),
+            Ok(size) if size < FIXED_HEAD_BYTES => Err(FrameError::TooShort(len)),
             Ok(size) if size > self.request_bytes_max => {
-                return Err(foreign_protocol(prefix).unwrap_or(too_long(self.request_bytes_max)));
+                Err(foreign_protocol(prefix).unwrap_or(too_long(self.request_bytes_max)))
             }
             Ok(size) => {
                 let key = key_and_version(&self.buffer[LENGTH_PREFIX_BYTES..]).map(|(key, _)| key);

@@ -113,9 +113,8 @@ fn member_errors(s: &mut Session) -> Result<()> {
         let request = sync(&group, generation, &id, &[]).with_protocol_type(Some(text(kind))).with_protocol_name(Some(text(name)));
         s.ask(&mut m.conn, &format!("sync v5 as {kind}, {name}"), 5, &request)?;
     }
-    for (what, request) in [("heartbeat of an instance nobody knows", m.heartbeat().with_group_instance_id(Some(text("x"))))] {
-        s.ask(&mut m.conn, what, 3, &request)?;
-    }
+    let request = m.heartbeat().with_group_instance_id(Some(text("x")));
+    s.ask(&mut m.conn, "heartbeat of an instance nobody knows", 3, &request)?;
     let request = sync(&group, generation, &id, &[]).with_group_instance_id(Some(text("x")));
     s.ask(&mut m.conn, "sync of an instance nobody knows", 3, &request)?;
     Ok(())
