@@ -26,7 +26,7 @@ mod tests;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -133,6 +133,8 @@ struct Inner {
     env: Env,
     address: String,
     metrics: StoreMetrics,
+    /// An operation ran out of time or was refused, and nothing has been answered since.
+    in_trouble: AtomicBool,
 }
 
 /// Kind of an operation: its name in errors and fault points, and its patience.
@@ -144,18 +146,20 @@ struct Op {
     attempt: Duration,
     /// No new attempt begins after this long.
     total: Duration,
+    /// A client waits for it.
+    foreground: bool,
 }
 
 impl Op {
-    const GET: Op = Op::new("read", "store.get", 5, 15);
+    const GET: Op = Op { foreground: true, ..Op::new("read", "store.get", 5, 15) };
     const HEAD: Op = Op::new("head", "store.head", 5, 30);
-    const PUT: Op = Op::new("write", "store.put", 20, 120);
-    const COMPLETE: Op = Op::new("complete", "store.complete", 60, 180);
+    const PUT: Op = Op::new("write", "store.put", 20, 60);
+    const COMPLETE: Op = Op::new("complete", "store.complete", 60, 120);
     const DELETE: Op = Op::new("delete", "store.delete", 10, 30);
     const LIST: Op = Op::new("list", "store.list", 30, 120);
 
     const fn new(name: &'static str, point: &'static str, attempt_s: u64, total_s: u64) -> Self {
-        Op { name, point, attempt: Duration::from_secs(attempt_s), total: Duration::from_secs(total_s) }
+        Op { name, point, attempt: Duration::from_secs(attempt_s), total: Duration::from_secs(total_s), foreground: false }
     }
 
     fn attempt_limit(self, bytes: u64) -> Duration {
@@ -175,7 +179,7 @@ impl RemoteStore {
 
     /// A store over any provider of the port: simulations and models of slow or faulty stores.
     pub fn over(bucket: Arc<dyn Bucket>, address: String, env: Env) -> Self {
-        Self { inner: Arc::new(Inner { bucket, env, address, metrics: StoreMetrics::default() }) }
+        Self { inner: Arc::new(Inner { bucket, env, address, metrics: StoreMetrics::default(), in_trouble: AtomicBool::new(false) }) }
     }
 
     /// The address as configured.
@@ -333,6 +337,20 @@ impl RemoteStore {
         .boxed()
     }
 
+    /// Asks whether the store answers, if the last thing known is that it does not: before work whose traces must be cleared up later.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Denied`, as before.
+    pub async fn reachable(&self) -> Result<(), StoreError> {
+        if !self.inner.in_trouble.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        match self.head(probe::MARKER).await {
+            Ok(_) | Err(StoreError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn no_bucket(&self) -> StoreError {
         StoreError::BadAddress { url: self.inner.address.clone(), reason: "there is no such bucket: create it".to_owned() }
     }
@@ -348,23 +366,31 @@ impl RemoteStore {
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<T, BucketError>>,
     {
-        let Inner { env, metrics, .. } = &*self.inner;
+        let Inner { env, metrics, in_trouble, .. } = &*self.inner;
         let started = env.clock.monotonic();
         let mut backoff = self.backoff(op);
+        // In an outage one of many background operations finds out when it is over; the others do not queue up behind their deadlines.
+        let patience = if in_trouble.load(Ordering::Relaxed) && !op.foreground { Duration::ZERO } else { op.total };
         loop {
             counter.fetch_add(1, Ordering::Relaxed);
             let reason = match self.attempt_once(op, bytes, attempt()).await {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    in_trouble.store(false, Ordering::Relaxed);
+                    return Ok(value);
+                }
                 Err(BucketError::Transient(reason)) => reason,
                 Err(error) => {
                     metrics.failures.fetch_add(1, Ordering::Relaxed);
+                    let refused = matches!(error, BucketError::Denied(_));
+                    in_trouble.store(refused, Ordering::Relaxed);
                     return Err(self.fatal(op, key, error));
                 }
             };
             metrics.retries.fetch_add(1, Ordering::Relaxed);
             let delay = backoff.next_delay(&*env.entropy);
             let spent = env.clock.monotonic().saturating_sub(started);
-            if spent + delay > op.total || env.tasks.is_stopped() {
+            if spent + delay > patience || env.tasks.is_stopped() {
+                in_trouble.store(true, Ordering::Relaxed);
                 metrics.failures.fetch_add(1, Ordering::Relaxed);
                 return Err(StoreError::Unavailable(format!("{} of {key} failed for {} s: {reason}", op.name, spent.as_secs())));
             }

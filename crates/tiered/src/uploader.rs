@@ -174,6 +174,8 @@ fn passed(point: &str) -> Result<(), UploadError> {
 impl Inner {
     async fn upload(&self, id: TopicIdPartition, leader_epoch: i32, segment: SealedSegment) -> Result<SegmentRow, UploadError> {
         let started = self.env.clock.monotonic();
+        // In an outage no intents pile up.
+        self.store.reachable().await?;
         let _memory = self.reserve(&segment).await?;
         let intent = self.intent(id, leader_epoch, &segment);
         self.metadata.segment_intent(intent.clone()).await?;

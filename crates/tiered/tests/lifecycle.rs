@@ -66,6 +66,29 @@ async fn a_deleted_topic_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn hours_of_outage_or_refusal_only_delay_uploads_and_pile_up_nothing() {
+    let outage = Faults { unavailable_percent: 100, ..Faults::default() };
+    for faults in [outage, Faults { denied: true, ..Faults::default() }] {
+        let tier = Tier::simulated(6).await;
+        let made = segment(0, Shape::default());
+        *tier.bucket.faults.lock() = faults;
+        for _ in 0..50 {
+            let error = tier.upload(&made).await.unwrap_err();
+            assert!(error.retryable(), "{error}");
+            tokio::time::advance(Duration::from_secs(30)).await;
+        }
+        *tier.bucket.faults.lock() = Faults::default();
+        tier.upload(&made).await.unwrap();
+        assert!(check(&tier, true).await.is_sound());
+        tokio::time::advance(Duration::from_secs(5 * 3600)).await;
+        collector(&tier).pass().await.unwrap();
+        tokio::time::advance(Duration::from_secs(61)).await;
+        assert_eq!(collector(&tier).pass().await.unwrap(), 1, "one intent, the first");
+        assert_eq!(tier.bucket.objects.lock().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_collector_runs_by_itself_and_stops() {
     let tier = Tier::simulated(4).await;
     tier.fill(2, Shape::default()).await;

@@ -49,7 +49,8 @@ async fn a_large_object_survives_failing_parts_and_a_lost_completion() {
     for seed in 0..3 {
         let faults = Faults { unavailable_percent: 30, lost_reply_percent: 30, ..Faults::default() };
         let (store, bucket, _) = faulty(seed, faults);
-        let body = (0..SINGLE_PUT_BYTES_MAX + PART_BYTES + 5).map(|i| (i >> 9) as u8).collect::<Bytes>();
+        let len = SINGLE_PUT_BYTES_MAX + PART_BYTES + 5;
+        let body = Bytes::from((0..251).collect::<Vec<u8>>().repeat(len / 251 + 1)).slice(..len);
         store.put_new("large", vec![body.clone()], crc(&body)).await.unwrap();
         assert_eq!(bucket.objects.lock()["large"], body);
     }
@@ -71,8 +72,12 @@ async fn an_outage_ends_reads_soon_and_writes_later_without_harm() {
     assert!(read <= Duration::from_secs(16), "{read:?}");
     assert!(matches!(store.put_new("k", vec![Bytes::from_static(b"x")], 0).await, Err(StoreError::Unavailable(_))));
     assert!(bucket.objects.lock().is_empty());
+    // By now the outage is known: further work in the background does not queue up behind deadlines.
+    let before = env.clock.monotonic();
+    assert!(matches!(store.delete("k").await, Err(StoreError::Unavailable(_))));
+    assert!(env.clock.monotonic() - before < Duration::from_secs(1));
     assert!(matches!(store.claim("c").await, Err(StoreError::Unavailable(_))));
-    assert_eq!(store.metrics().failures.load(Ordering::Relaxed), 3);
+    assert_eq!(store.metrics().failures.load(Ordering::Relaxed), 4);
     // It is over: the same calls succeed.
     *bucket.faults.lock() = Faults::default();
     store.claim("c").await.unwrap();

@@ -29,6 +29,8 @@ use super::{StoreConfig, StoreError};
 /// Above every deadline of our own, so that it never decides.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest error text that is passed on.
+const ERROR_CHARS_MAX: usize = 300;
 
 /// How objects too large for one PUT are written.
 #[derive(Clone)]
@@ -160,13 +162,28 @@ fn translate(error: object_store::Error) -> BucketError {
         Error::NotFound { .. } => BucketError::NotFound,
         // The driver answers so to S3's 409 (two creates at once), too.
         Error::AlreadyExists { .. } | Error::Precondition { .. } => BucketError::AlreadyExists,
-        Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => BucketError::Denied(source.to_string()),
+        Error::PermissionDenied { source, .. } | Error::Unauthenticated { source, .. } => BucketError::Denied(brief(&source.to_string())),
         Error::NotSupported { .. } | Error::NotImplemented { .. } | Error::InvalidPath { .. } => {
-            BucketError::Unsupported(error.to_string())
+            BucketError::Unsupported(brief(&error.to_string()))
         }
         // Throttling, time-outs and resets all come as Generic, without their status: worth another try.
-        other => BucketError::Transient(other.to_string()),
+        other => BucketError::Transient(brief(&other.to_string())),
     }
+}
+
+/// What a person needs of a store's error text: S3 answers with pages of XML, of which code and message are of use.
+fn brief(text: &str) -> String {
+    let element = |name: &str| {
+        let (_, rest) = text.split_once(&format!("<{name}>"))?;
+        rest.split_once(&format!("</{name}>")).map(|(content, _)| content)
+    };
+    let whole = match (element("Code"), element("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        _ => text.to_owned(),
+    };
+    let line = whole.split_whitespace().collect::<Vec<_>>().join(" ");
+    if line.chars().count() <= ERROR_CHARS_MAX { line } else { line.chars().take(ERROR_CHARS_MAX).chain("…".chars()).collect() }
 }
 
 impl Driver {
@@ -370,5 +387,18 @@ impl PartUpload for FileParts {
         if let Err(error) = run(&self.env, move || fs.remove_file(&staging)).await {
             tracing::debug!(staging = %self.staging.display(), %error, "could not remove a staging file");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_texts_are_one_short_line() {
+        let xml = "Error performing PUT in 2ms - 403 Forbidden: <?xml?>\n<Error><Code>SignatureDoesNotMatch</Code><Message>Check\n your key.</Message><StringToSign>AWS4</StringToSign></Error>";
+        assert_eq!(brief(xml), "SignatureDoesNotMatch: Check your key.");
+        assert_eq!(brief("connection\n  refused"), "connection refused");
+        assert_eq!(brief(&"ä".repeat(1000)).chars().count(), ERROR_CHARS_MAX + 1);
     }
 }

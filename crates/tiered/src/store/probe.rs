@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{BucketError, RemoteStore, StoreError};
 
 /// The object that says whose prefix it is.
-const MARKER: &str = "siltstone-cluster.json";
+pub(super) const MARKER: &str = "siltstone-cluster.json";
 const MARKER_VERSION: u32 = 1;
 const MARKER_BYTES_MAX: u64 = 64 << 10;
 
