@@ -229,8 +229,8 @@ proptest! {
         prop_assert!(decision.delete_local_below.is_none_or(|below| below <= new_start.max(remote_end)), "I26");
         // Each segment that went was due: expired, or the rest was enough without it.
         let kept = |from: usize| 100 * (count - from) as i64;
-        for i in start..(new_start / 10) as usize {
-            let old = config.retention_ms >= 0 && timestamps[i] >= 0 && NOW - timestamps[i] > config.retention_ms;
+        for (i, &timestamp) in timestamps.iter().enumerate().take((new_start / 10) as usize).skip(start) {
+            let old = config.retention_ms >= 0 && timestamp >= 0 && NOW - timestamp > config.retention_ms;
             let enough = config.retention_bytes >= 0 && kept(i + 1) >= config.retention_bytes;
             prop_assert!(old || enough, "segment {i} went early");
         }
