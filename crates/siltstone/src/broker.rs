@@ -104,13 +104,15 @@ impl Broker {
 async fn open_logs(config: &Config, env: &Env, cluster_id: &str) -> anyhow::Result<(Arc<LogManager>, bool, bool)> {
     let dir = config.data_dir.join("broker");
     let was_empty = !env.fs.exists(&dir);
+    let disk_bytes = env.fs.space(&config.data_dir).context("disk of the data directory")?.total;
+    let wal_file_bytes = (disk_bytes / 64).clamp(MIB, 64 * MIB);
     let settings = LogManagerConfig {
         dir: dir.clone(),
         cluster_id: cluster_id.to_owned(),
-        wal_file_bytes: 64 * MIB,
-        wal_bytes_max: 512 * MIB,
+        wal_file_bytes,
+        wal_bytes_max: 8 * wal_file_bytes,
         tail_cache_bytes: 128 * MIB,
-        disk_reserve_bytes: 256 * MIB,
+        disk_reserve_bytes: (disk_bytes / 20).min(256 * MIB),
         producer_expiration_ms: config.kafka_number("producer.id.expiration.ms").unwrap_or(86_400_000),
     };
     let inside = env.clone();

@@ -86,9 +86,7 @@ impl Inbound {
         match usize::try_from(len) {
             Err(_) => Err(foreign_protocol(prefix).unwrap_or(FrameError::TooShort(len))),
             Ok(size) if size < FIXED_HEAD_BYTES => Err(FrameError::TooShort(len)),
-            Ok(size) if size > self.request_bytes_max => {
-                Err(foreign_protocol(prefix).unwrap_or(too_long(self.request_bytes_max)))
-            }
+            Ok(size) if size > self.request_bytes_max => Err(foreign_protocol(prefix).unwrap_or(too_long(self.request_bytes_max))),
             Ok(size) => {
                 let key = key_and_version(&self.buffer[LENGTH_PREFIX_BYTES..]).map(|(key, _)| key);
                 if size > ORDINARY_REQUEST_BYTES_MAX && key.is_some_and(|key| key != PRODUCE_KEY) {
