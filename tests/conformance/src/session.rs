@@ -94,9 +94,10 @@ impl Conn {
         }
     }
 
-    /// Says that nothing more will be sent.
-    pub fn finish(&mut self) -> Result<()> {
-        Ok(self.stream.shutdown(std::net::Shutdown::Write)?)
+    /// Sends a frame begun by [`raw_header`], whose answer may be heard as that of a normal request.
+    pub fn send_raw(&mut self, frame: &[u8]) -> Result<()> {
+        self.correlation = RAW_CORRELATION_ID;
+        self.send_frame(frame)
     }
 
     /// Reads one answer.
