@@ -130,6 +130,16 @@ impl Conn {
         }
     }
 
+    /// Waits until `done`, for a limited time.
+    pub fn wait_for(&mut self, mut done: impl FnMut(&mut Conn) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while !done(self)? {
+            ensure!(Instant::now() < deadline, "still waiting after {READY_TIMEOUT:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
     /// The response, and whether its bytes are what our codec would write (so: no default tagged field on the wire).
     fn decode<R: Request>(&self, version: i16, mut frame: Bytes) -> Result<(R::Response, bool)> {
         let header = ResponseHeader::decode(&mut frame, R::Response::header_version(version))?;

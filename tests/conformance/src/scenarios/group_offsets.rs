@@ -11,7 +11,8 @@ use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetDeleteRequest
 
 pub const SCENARIOS: &[Scenario] = &[
     scenario("offset-commit-versions", versions),
-    scenario("offset-commit-errors", commit_errors),
+    // Of its own settings, so of its own broker: it makes the group with the empty name, which others look for.
+    Scenario { name: "offset-commit-errors", settings: &[("offset.metadata.max.bytes", "4096")], run: commit_errors },
     scenario("offset-fetch", fetching),
     scenario("offset-delete", delete),
 ];

@@ -159,13 +159,15 @@ fn acks(s: &mut Session) -> Result<()> {
     let topic = Topic::Name(s.topic("t"));
     let records = vec![(0, Batch::of(1, s.start_ms).encode())];
     let end = list_offsets(s.topic("t"), &[(0, -1)]);
-    for version in [3, 9, 12] {
+    for (round, version) in [3, 9, 12].into_iter().enumerate() {
         for acks in [-1, 1, 2, -2, 100] {
             let request = produce_bytes(&topic, acks, records.clone());
             s.ask(&mut c, &format!("acks {acks} v{version}"), version, &request)?;
         }
         c.send(version, &produce_bytes(&topic, 0, records.clone()))?;
-        s.ask(&mut c, &format!("acks 0 v{version}: the next answer"), 7, &end)?;
+        let records = 3 * (round as i64 + 1);
+        c.wait_for(|c| Ok(c.call(7, &end)?.topics[0].partitions[0].offset == records))?;
+        s.ask(&mut c, &format!("acks 0 v{version}: log end"), 7, &end)?;
     }
     let unknown = Topic::Name(s.topic("none"));
     c.send(9, &produce_bytes(&unknown, 0, records.clone()))?;

@@ -205,7 +205,7 @@ fn create_partitions(s: &mut Session) -> Result<()> {
             let one = |ids: &&[i32]| CreatePartitionsAssignment::default().with_broker_ids(ids.iter().map(|id| (*id).into()).collect());
             Some(brokers.iter().map(one).collect())
         };
-        let to = |name: TopicName, count| CreatePartitionsTopic::default().with_name(name).with_count(count);
+        let to = |name: TopicName, count| CreatePartitionsTopic::default().with_name(name).with_count(count).with_assignments(None);
         let of = |topics| CreatePartitionsRequest::default().with_topics(topics).with_timeout_ms(15_000);
         let name = s.topic(&short);
         let cases = vec![
