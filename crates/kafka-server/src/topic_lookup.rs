@@ -37,3 +37,8 @@ pub(crate) const ALL_TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
 pub(crate) const ALL_CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// Operations were not asked for.
 pub(crate) const OPERATIONS_UNKNOWN: i32 = i32::MIN;
+
+/// Kafka takes -1 for "no leader epoch known" and any other negative one for an old epoch.
+pub(crate) fn refuse_epoch_below_none(current_leader_epoch: i32) -> Result<(), ResponseError> {
+    if current_leader_epoch < -1 { Err(ResponseError::FencedLeaderEpoch) } else { Ok(()) }
+}

@@ -1,5 +1,6 @@
 //! DeleteRecords (KIP-107).
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_records_response::{DeleteRecordsPartitionResult, DeleteRecordsTopicResult};
 use kafka_protocol::messages::{DeleteRecordsRequest, DeleteRecordsResponse};
 
@@ -16,7 +17,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteRecordsRequest) 
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in topic.partitions {
+            let internal = image.topic(topic.name.0.as_str()).is_some_and(|topic| topic.is_internal());
             let outcome = match by_name(&image, &topic.name, partition.partition_index) {
+                Ok(_) if internal => Err(ResponseError::InvalidTopicException),
                 Ok(id) => ctx.services.replicas.delete_records(id, partition.offset).await.map_err(|error| replica_error(&error)),
                 Err(error) => Err(error),
             };

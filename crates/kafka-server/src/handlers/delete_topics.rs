@@ -1,11 +1,14 @@
 //! DeleteTopics, by name or id (KIP-516).
 
+use std::collections::HashMap;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
-use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse};
+use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use siltstone_common::TopicId;
 use siltstone_metadata::MetadataImage;
+use uuid::Uuid;
 
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
@@ -16,10 +19,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
     let wanted: Vec<_> = if ctx.api_version >= 6 { request.topics } else { by_name.collect() };
     let enabled = ctx.services.broker_setting("delete.topic.enable").unwrap_or(true);
     let mut responses = Vec::with_capacity(wanted.len());
-    for topic in wanted {
+    for (topic, times) in counted(&ctx.services.metadata.image(), wanted) {
         let image = ctx.services.metadata.image();
         let mut result = DeletableTopicResult::default().with_name(topic.name.clone()).with_topic_id(topic.topic_id);
         let outcome = match find(&image, &topic) {
+            _ if times > 1 => Err((ResponseError::InvalidRequest, "Duplicate topic name or id.".to_owned())),
             Err(error) => Err((error, error.to_string())),
             Ok(_) if !enabled => Err((ResponseError::TopicDeletionDisabled, "Topic deletion is disabled.".to_owned())),
             Ok(id) => {
@@ -41,6 +45,31 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
         responses.push(result);
     }
     DeleteTopicsResponse::default().with_responses(responses)
+}
+
+/// Each topic once, and how often it was asked for; the one that names its topic stands for the others.
+fn counted(image: &MetadataImage, wanted: Vec<DeleteTopicState>) -> Vec<(DeleteTopicState, usize)> {
+    let mut counted: Vec<(DeleteTopicState, usize)> = Vec::with_capacity(wanted.len());
+    let mut place_of: HashMap<(Option<TopicName>, Uuid), usize> = HashMap::new();
+    for topic in wanted {
+        let identity = match find(image, &topic) {
+            Ok(id) => (None, id.0),
+            Err(_) => (topic.name.clone(), topic.topic_id),
+        };
+        match place_of.get(&identity) {
+            Some(&place) => {
+                counted[place].1 += 1;
+                if topic.name.is_some() {
+                    counted[place].0 = topic;
+                }
+            }
+            None => {
+                place_of.insert(identity, counted.len());
+                counted.push((topic, 1));
+            }
+        }
+    }
+    counted
 }
 
 fn find(image: &MetadataImage, topic: &DeleteTopicState) -> Result<TopicId, ResponseError> {

@@ -1,23 +1,29 @@
 //! DescribeCluster (KIP-700).
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
 use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeClusterResponse};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::context::RequestContext;
+use crate::topic_lookup::{ALL_CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN};
 
-/// Authorized operations were not asked for or are not known.
-const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 /// `endpoint_type` of brokers.
 const ENDPOINT_BROKERS: i8 = 1;
+/// `endpoint_type` of controllers, which clients do not reach here.
+const ENDPOINT_CONTROLLERS: i8 = 2;
 
 /// The brokers that are up, and who is controller.
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClusterRequest) -> DescribeClusterResponse {
     let image = ctx.services.metadata.image();
     if ctx.api_version >= 1 && request.endpoint_type != ENDPOINT_BROKERS {
+        let (error, message) = match request.endpoint_type {
+            ENDPOINT_CONTROLLERS => (ResponseError::MismatchedEndpointType, "The request was sent to an endpoint of the wrong type."),
+            _ => (ResponseError::UnsupportedEndpointType, "This endpoint type is not known."),
+        };
         return DescribeClusterResponse::default()
-            .with_error_code(kafka_protocol::ResponseError::MismatchedEndpointType.code())
-            .with_error_message(Some(StrBytes::from_static_str("The request was sent to an endpoint of the wrong type.")));
+            .with_error_code(error.code())
+            .with_error_message(Some(StrBytes::from_static_str(message)));
     }
     let brokers = image.brokers.values().filter(|broker| !broker.fenced || request.include_fenced_brokers).map(|broker| {
         DescribeClusterBroker::default()
@@ -27,10 +33,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClusterRequest
             .with_rack(broker.rack.clone().map(StrBytes::from_string))
             .with_is_fenced(ctx.api_version >= 2 && broker.fenced)
     });
+    let operations = if request.include_cluster_authorized_operations { ALL_CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
     DescribeClusterResponse::default()
         .with_endpoint_type(ENDPOINT_BROKERS)
         .with_cluster_id(StrBytes::from_string(image.cluster_id.clone()))
         .with_controller_id(BrokerId(image.controller_id))
         .with_brokers(brokers.collect())
-        .with_cluster_authorized_operations(OPERATIONS_UNKNOWN)
+        .with_cluster_authorized_operations(operations)
 }

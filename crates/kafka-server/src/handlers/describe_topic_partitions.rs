@@ -27,6 +27,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
     let (from_topic, from_partition) =
         request.cursor.as_ref().map_or(("", 0), |cursor| (cursor.topic_name.0.as_str(), cursor.partition_index));
     let mut response = DescribeTopicPartitionsResponse::default();
+    let cursor_is_asked_for = all || from_topic.is_empty() || names.iter().any(|name| name == from_topic);
+    if from_partition < 0 || !cursor_is_asked_for {
+        response.topics = names.iter().map(|name| refused(name)).collect();
+        return response;
+    }
     for name in names.iter().filter(|name| name.as_str() >= from_topic) {
         let first = if name == from_topic { usize::try_from(from_partition).unwrap_or(0) } else { 0 };
         if left == 0 {
@@ -49,11 +54,18 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
     response
 }
 
+fn refused(name: &str) -> DescribeTopicPartitionsResponseTopic {
+    DescribeTopicPartitionsResponseTopic::default()
+        .with_error_code(ResponseError::InvalidRequest.code())
+        .with_name(Some(topic_name(name)))
+        .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
+}
+
 fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(ResponseError::UnknownTopicOrPartition.code())
         .with_name(Some(topic_name(name)))
-        .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
+        .with_topic_authorized_operations(ALL_TOPIC_OPERATIONS)
 }
 
 fn describe(image: &MetadataImage, topic: &TopicImage, range: std::ops::Range<usize>) -> DescribeTopicPartitionsResponseTopic {

@@ -9,6 +9,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: InitProducerIdRequest)
     let refused = |error: ResponseError| {
         InitProducerIdResponse::default().with_error_code(error.code()).with_producer_id(ProducerId(-1)).with_producer_epoch(-1)
     };
+    // An id and its epoch come together or not at all (KIP-360).
+    if (request.producer_id.0 == -1) != (request.producer_epoch == -1) {
+        return refused(ResponseError::InvalidRequest);
+    }
     match &request.transactional_id {
         Some(id) if id.0.is_empty() => return refused(ResponseError::InvalidRequest),
         // Transactions need their coordinator, which this broker does not have yet: the id is nobody's to give.

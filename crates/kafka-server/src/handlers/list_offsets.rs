@@ -1,5 +1,7 @@
 //! ListOffsets: earliest, latest, by time, by tier.
 
+use std::collections::BTreeMap;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
@@ -8,16 +10,27 @@ use siltstone_replica::{FetchIsolation, FoundOffset, OffsetSpec};
 
 use crate::context::RequestContext;
 use crate::error_codes::replica_error;
-use crate::topic_lookup::by_name;
+use crate::topic_lookup::{by_name, refuse_epoch_below_none};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
-    let isolation = if request.isolation_level == 1 { FetchIsolation::ReadCommitted } else { FetchIsolation::ReadUncommitted };
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
+        if topic.partitions.is_empty() {
+            continue; // as Kafka
+        }
+        let mut asked: BTreeMap<i32, usize> = BTreeMap::new();
+        for partition in &topic.partitions {
+            *asked.entry(partition.partition_index).or_default() += 1;
+        }
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
-            let found = find(ctx, &topic.name, partition, isolation).await;
-            partitions.push(answer(ctx.api_version, partition.partition_index, found));
+            let index = partition.partition_index;
+            let found = match asked.remove(&index) {
+                None => continue, // asked for twice, and refused once
+                Some(1) => find(ctx, &topic.name, partition, request.isolation_level).await,
+                Some(_) => Err(ResponseError::InvalidRequest),
+            };
+            partitions.push(answer(ctx.api_version, index, found));
         }
         topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
@@ -41,10 +54,16 @@ async fn find(
     ctx: &RequestContext,
     topic: &TopicName,
     asked: &ListOffsetsPartition,
-    isolation: FetchIsolation,
+    isolation_level: i8,
 ) -> Result<FoundOffset, ResponseError> {
+    let isolation = match isolation_level {
+        0 => FetchIsolation::ReadUncommitted,
+        1 => FetchIsolation::ReadCommitted,
+        _ => return Err(ResponseError::UnknownServerError), // Kafka's answer
+    };
     let spec = spec(ctx.api_version, asked.timestamp)?;
     let id = by_name(&ctx.services.metadata.image(), topic, asked.partition_index)?;
+    refuse_epoch_below_none(asked.current_leader_epoch)?;
     let found = ctx.services.replicas.list_offset(id, asked.current_leader_epoch, spec, isolation).await;
     found.map_err(|error| replica_error(&error))
 }

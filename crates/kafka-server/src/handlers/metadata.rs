@@ -1,5 +1,7 @@
 //! Metadata: brokers, topics and leaders; creates topics on first use if allowed.
 
+use std::collections::BTreeSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
@@ -21,6 +23,12 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
         Some(topics) if topics.is_empty() && ctx.api_version == 0 => None,
         other => other.as_deref(),
     };
+    // A topic has a name or, from version 12 on, an id.
+    let nameless = |topic: &MetadataRequestTopic| topic.name.is_none() && (ctx.api_version < 12 || topic.topic_id.is_nil());
+    if asked.is_some_and(|topics| topics.iter().any(nameless)) {
+        let error = if ctx.api_version >= 13 { ResponseError::InvalidRequest.code() } else { 0 };
+        return MetadataResponse::default().with_error_code(error).with_topics(Vec::new());
+    }
     if let Some(topics) = asked {
         create_missing(ctx, &request, topics).await;
     }
@@ -28,7 +36,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
     let operations = if request.include_topic_authorized_operations { ALL_TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
     let topics = match asked {
         None => image.topic_ids.values().filter_map(|id| image.topic_by_id(*id)).map(|topic| found(&image, topic, operations)).collect(),
-        Some(topics) => topics.iter().map(|topic| look_up(ctx, &image, topic, operations)).collect(),
+        Some(topics) => distinct(topics).into_iter().map(|topic| look_up(ctx, &image, topic, operations)).collect(),
     };
     let asks_cluster = request.include_cluster_authorized_operations && (8..=10).contains(&ctx.api_version);
     MetadataResponse::default()
@@ -71,6 +79,14 @@ async fn create_missing(ctx: &RequestContext, request: &MetadataRequest, topics:
     }
 }
 
+/// Each topic once. Where one is asked for by id, names do not count (as in Kafka).
+fn distinct(topics: &[MetadataRequestTopic]) -> Vec<&MetadataRequestTopic> {
+    let by_id = topics.iter().any(|topic| !topic.topic_id.is_nil());
+    let mut seen = BTreeSet::new();
+    let asked = topics.iter().filter(|topic| !by_id || !topic.topic_id.is_nil());
+    asked.filter(|topic| seen.insert((topic.topic_id, topic.name.as_ref().filter(|_| !by_id)))).collect()
+}
+
 fn look_up(ctx: &RequestContext, image: &MetadataImage, asked: &MetadataRequestTopic, operations: i32) -> MetadataResponseTopic {
     let missing = |error: ResponseError, name: Option<TopicName>| {
         // Before version 12 a topic without a name has the empty one.
@@ -81,7 +97,7 @@ fn look_up(ctx: &RequestContext, image: &MetadataImage, asked: &MetadataRequestT
             .with_topic_id(asked.topic_id)
             .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
     };
-    match &asked.name {
+    match asked.name.as_ref().filter(|_| asked.topic_id.is_nil()) {
         Some(name) => match image.topic(name.0.as_str()) {
             Some(topic) => found(image, topic, operations),
             None if !is_valid_name(name.0.as_str()) => missing(ResponseError::InvalidTopicException, Some(name.clone())),

@@ -5,7 +5,7 @@ use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpoch
 
 use crate::context::RequestContext;
 use crate::error_codes::replica_error;
-use crate::topic_lookup::by_name;
+use crate::topic_lookup::{by_name, refuse_epoch_below_none};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let image = ctx.services.metadata.image();
@@ -13,7 +13,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRe
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let found = match by_name(&image, &topic.topic, asked.partition) {
+            let id = by_name(&image, &topic.topic, asked.partition);
+            let found = match id.and_then(|id| refuse_epoch_below_none(asked.current_leader_epoch).map(|()| id)) {
                 Ok(id) => {
                     let found = ctx.services.replicas.offset_for_leader_epoch(id, asked.current_leader_epoch, asked.leader_epoch).await;
                     found.map_err(|error| replica_error(&error))
