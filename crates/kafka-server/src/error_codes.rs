@@ -55,6 +55,7 @@ pub fn metadata_error(error: &MetadataError) -> ResponseError {
         MetadataError::InvalidPartitions(_) => ResponseError::InvalidPartitions,
         MetadataError::InvalidReplicationFactor(_) => ResponseError::InvalidReplicationFactor,
         MetadataError::InvalidReplicaAssignment(_) => ResponseError::InvalidReplicaAssignment,
+        MetadataError::PolicyViolation(_) => ResponseError::PolicyViolation,
         MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
         MetadataError::InvalidRequest(_) | MetadataError::NotContiguous { .. } => ResponseError::InvalidRequest,
         MetadataError::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,

@@ -17,7 +17,7 @@ use crate::segments::{RemoteExtent, SegmentRow};
 #[serde(rename_all = "snake_case", tag = "error", content = "message")]
 pub enum MetadataError {
     /// TOPIC_ALREADY_EXISTS
-    #[error("topic '{0}' already exists")]
+    #[error("Topic '{0}' already exists.")]
     TopicExists(String),
     /// UNKNOWN_TOPIC_OR_PARTITION
     #[error("unknown topic '{0}'")]
@@ -40,6 +40,9 @@ pub enum MetadataError {
     /// INVALID_CONFIG
     #[error("{0}")]
     InvalidConfig(String),
+    /// POLICY_VIOLATION: over a limit of this cluster.
+    #[error("{0}")]
+    PolicyViolation(String),
     /// INVALID_REQUEST
     #[error("{0}")]
     InvalidRequest(String),

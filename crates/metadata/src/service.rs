@@ -247,7 +247,7 @@ fn batches(changes: &[ImageChange], before: &MetadataImage, after: &MetadataImag
         let whole_bytes: usize = writes.iter().map(Write::size_bytes).sum();
         let atomic = matches!(change, ImageChange::Topic(_) | ImageChange::TopicDeleted(_));
         if atomic && !fits(writes.len(), whole_bytes) {
-            return Err(MetadataError::InvalidPartitions(format!(
+            return Err(MetadataError::PolicyViolation(format!(
                 "the topic's metadata takes {whole_bytes} bytes, more than one transaction holds: use fewer partitions or replicas"
             )));
         }

@@ -151,7 +151,7 @@ pub(crate) fn validate_topic_configs_together(configs: &BTreeMap<String, String>
 pub(crate) fn validate_dynamic_broker_config(name: &str, text: &str) -> Result<(), String> {
     let def = broker_config(name).ok_or_else(|| unknown_broker_config(name))?;
     if !def.dynamic {
-        return Err(format!("Cannot update these configs dynamically: {{{name}}}"));
+        return Err(format!("Cannot update these configs dynamically: [{name}]"));
     }
     value(def, text)
 }

@@ -27,7 +27,8 @@ pub(super) fn place(
     let registered = view.image.brokers.len();
     if wanted > registered {
         return refuse(format!(
-            "The target replication factor of {replication_factor} cannot be reached because only {registered} broker(s) are registered."
+            "The target replication factor of {replication_factor} cannot be reached because only {registered} broker(s) are registered \
+             or some brokers have all their log directories cordoned."
         ));
     }
     let start = usize::try_from(seed % active.len() as u64).unwrap_or(0);

@@ -268,11 +268,15 @@ fn creation_is_refused_in_kafkas_words() {
     let message = |topic: CreateTopic| refusal(&model, topic).to_string();
     assert_eq!(
         message(asked("t", 1, 3)),
-        "Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 2 broker(s) are registered."
+        "Unable to replicate the partition 3 time(s): The target replication factor of 3 cannot be reached because only 2 broker(s) are registered \
+         or some brokers have all their log directories cordoned."
     );
     assert_eq!(message(asked("t", 1, 0)), "Replication factor must be larger than 0, or -1 to use the default value.");
     assert_eq!(message(asked("t", 0, 1)), "Number of partitions was set to an invalid non-positive value.");
-    assert!(matches!(refusal(&model, asked("t", i32::MAX, 1)), MetadataError::InvalidPartitions(_)));
+    assert_eq!(
+        refusal(&model, asked("t", i32::MAX, 1)),
+        MetadataError::PolicyViolation("Excessively large number of partitions per request.".into())
+    );
     let manual = |assignments: &[(i32, &[i32])]| {
         let assignments = assignments.iter().map(|(index, replicas)| (*index, replicas.to_vec())).collect();
         message(CreateTopic { assignments, ..asked("t", -1, -1) })

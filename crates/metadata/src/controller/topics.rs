@@ -84,9 +84,7 @@ fn automatic(view: View<'_>, topic: &CreateTopic, seed: u64) -> Result<Vec<Vec<i
 fn checked_count(partitions: i32) -> Result<usize, MetadataError> {
     match usize::try_from(partitions) {
         Ok(count) if partitions <= TOPIC_PARTITIONS_MAX => Ok(count),
-        _ => Err(MetadataError::InvalidPartitions(format!(
-            "{partitions} partitions are more than the {TOPIC_PARTITIONS_MAX} that a topic may have: use fewer, or several topics."
-        ))),
+        _ => Err(MetadataError::PolicyViolation("Excessively large number of partitions per request.".into())),
     }
 }
 

@@ -100,6 +100,7 @@ fn status(error: &MetadataError) -> StatusCode {
         | MetadataError::InvalidReplicationFactor(_)
         | MetadataError::InvalidReplicaAssignment(_)
         | MetadataError::InvalidConfig(_)
+        | MetadataError::PolicyViolation(_)
         | MetadataError::InvalidRequest(_) => StatusCode::BAD_REQUEST,
         MetadataError::TopicExists(_)
         | MetadataError::StaleBrokerEpoch
