@@ -39,6 +39,24 @@ def test_delete_records_moves_the_start_in_both_tiers(broker):
     assert kcat(broker, "-C", "-t", "cut", "-o", "beginning", "-c", "1", "-q") == b"1500 some text to fill it up\n"
 
 
+def test_uploads_go_on_after_records_were_deleted_before_their_upload(broker):
+    """The log start may cut through a segment, or pass the bucket's end."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    def send(start, count):
+        lines = b"".join(b"%d some text to fill it up\n" % number for number in range(start, start + count))
+        kcat(broker, "-P", "-t", "early", "-X", "batch.num.messages=50", stdin=lines)
+
+    create_topic(broker, "early", segment_bytes=16384)
+    send(0, 200)
+    admin = AdminClient({"bootstrap.servers": broker.address})
+    admin.delete_records([TopicPartition("early", 0, 120)])[TopicPartition("early", 0)].result(timeout=30)
+    send(200, 2000)
+    wait_until(lambda: broker.metric("remote_segments") > 1 and broker.metric("upload_lag_bytes") == 0, "segments are in the bucket")
+    assert kcat(broker, "-C", "-t", "early", "-o", "beginning", "-c", "1", "-q") == b"120 some text to fill it up\n"
+
+
 def test_the_bucket_checks_out_and_damage_is_found(broker):
     """`siltstone bucket fsck` on a sound bucket, then on one that lost an object and has a flipped byte in another."""
     import json

@@ -98,15 +98,16 @@ impl ReplicaManager {
     /// Uploads what is sealed, oldest first; how many segments.
     async fn upload_sealed(&self, partition: &Arc<Partition>) -> Result<usize, ReplicaError> {
         let Some(tier) = &self.remote else { return Ok(0) };
-        let from = partition.remote().remote_end.max(partition.offsets().log_start);
-        let sealed_after = partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= from);
+        // A segment that the log start cuts through is uploaded whole; what lies wholly below is not wanted any more (I25).
+        let (from, log_start) = (partition.remote().remote_end, partition.offsets().log_start);
+        let sealed_after = partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= from.max(log_start));
         if !sealed_after {
             return Ok(0);
         }
         let log = Arc::clone(partition.log());
         let sealed = self.local_work(move || log.uploadable(from, UPLOADS_PER_PASS)).await?;
         let count = sealed.len();
-        for segment in sealed {
+        for segment in sealed.into_iter().filter(|segment| segment.last_offset >= log_start) {
             let Some((leader, leader_epoch)) = self.leader_of(partition.id()) else { return Ok(0) };
             if leader != self.config.broker_id {
                 return Ok(0);

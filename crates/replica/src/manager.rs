@@ -209,7 +209,7 @@ impl ReplicaManager {
     /// Brings a local log that is behind the bucket (its disk was lost) to the bucket's end (I32), and says what that means.
     async fn adopt_remote(&self, topic: &TopicImage, log: &Arc<PartitionLog>, extent: &RemoteExtent) -> Result<(), ReplicaError> {
         let offsets = log.offsets();
-        let (partition, resume_offset) = (log.id().partition, extent.remote_end);
+        let (partition, resume_offset) = (log.id().partition, extent.remote_end.max(extent.log_start));
         let storage = |error: siltstone_log::LogError| ReplicaError::Storage(error.to_string());
         if offsets.log_end >= resume_offset {
             if self.lost_at_start.contains(&topic.id) && offsets.log_end == 0 && extent.log_start == 0 {
