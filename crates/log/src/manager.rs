@@ -212,4 +212,6 @@ impl Drop for LogManager {
 }
 
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;

@@ -283,8 +283,7 @@ impl PartitionLog {
     pub(crate) fn evict_tail(&self, end_offset: i64) -> bool {
         let mut state = self.state.lock();
         let written_end = state.written_end;
-        state.tail.evict(end_offset, written_end);
-        state.tail.start().is_none_or(|start| start >= end_offset)
+        state.tail.evict(end_offset, written_end)
     }
 
     /// The first WAL entry that the manifest does not cover yet.

@@ -50,14 +50,15 @@ impl Tail {
         self.chunks.range(at..)
     }
 
-    /// Drops chunks from the front that end at or below both offsets.
-    pub(crate) fn evict(&mut self, through: i64, written_end: i64) {
+    /// Drops chunks from the front that end at or below both offsets. False if one that ends at or below `through` had to stay.
+    pub(crate) fn evict(&mut self, through: i64, written_end: i64) -> bool {
         let limit = through.min(written_end);
         while self.chunks.pop_front_if(|chunk| chunk.end_offset <= limit).is_some() {}
         // A long-idle partition keeps no room for what it once held.
         if self.chunks.is_empty() && self.chunks.capacity() > 32 {
             self.chunks = VecDeque::new();
         }
+        self.chunks.front().is_none_or(|chunk| chunk.end_offset > through)
     }
 
     /// Forgets all.

@@ -64,9 +64,14 @@ pub(crate) struct Process {
 impl Process {
     /// Starts on a directory.
     pub(crate) fn start(config: LogManagerConfig, env: &Env) -> Self {
+        Self::try_start(config, env).unwrap()
+    }
+
+    /// Starts on a directory, or fails to.
+    pub(crate) fn try_start(config: LogManagerConfig, env: &Env) -> Result<Self, crate::LogError> {
         let env = Env { tasks: env.tasks.child(), ..env.clone() };
-        let (manager, report) = LogManager::open(config, env.clone()).unwrap();
-        Self { manager, report, env }
+        let (manager, report) = LogManager::open(config, env.clone())?;
+        Ok(Self { manager, report, env })
     }
 
     /// The partition's log.

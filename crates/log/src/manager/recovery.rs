@@ -35,20 +35,21 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
     }
     let lock = identity::lock(fs.as_ref(), &config.dir)?;
     identity::check_cluster(fs.as_ref(), &config.dir, &config.cluster_id)?;
-    fs.sync_dir(&config.dir).map_err(|error| LogError::io(&config.dir, error))?;
 
     let path = manifest_path(&config.dir);
     let mut loaded = manifest::load(fs.as_ref(), &path).map_err(|error| LogError::io(&path, error))?;
     let mut recovery =
         Recovery { env: &env, config: &config, report: RecoveryReport::default(), found: BTreeMap::new(), gone: BTreeSet::new() };
     recovery.report.clean = loaded.closed.is_some();
+    // The WAL may end before what the segment files have of it: no sequence is given twice.
+    let highest_covered = highest_covered(&loaded);
     recovery.take_manifest(&mut loaded)?;
     let replayed = recovery.replay_wal(&loaded)?;
     let Recovery { mut report, found, gone, .. } = recovery;
     report.partitions = found.len();
     report.torn_bytes = replayed.torn_bytes;
 
-    let next_sequence = replayed.next_sequence.max(loaded.closed.unwrap_or(0)).max(highest_covered(&loaded) + 1);
+    let next_sequence = replayed.next_sequence.max(loaded.closed.unwrap_or(0)).max(highest_covered + 1);
     let first_live = found.values().filter_map(|found| found.entries.first()).map(|(sequence, _)| *sequence).min().unwrap_or(next_sequence);
     loaded.removed.extend(gone.into_iter().map(|id| (id, next_sequence - 1)));
     loaded.removed.retain(|_, covered_sequence| *covered_sequence >= first_live);
@@ -121,7 +122,7 @@ impl Recovery<'_> {
                 self.gone.insert(id);
                 continue;
             }
-            self.found.insert(id, Recovered { record: Some(record), entries: Vec::new() });
+            self.found.insert(id, Recovered { record: Some(record), ..Recovered::default() });
         }
         Ok(())
     }
@@ -165,9 +166,9 @@ impl Recovery<'_> {
     }
 
     fn take_entry(&mut self, loaded: &Loaded, header: &EntryHeader, payload: Bytes, headless: &mut BTreeSet<TopicIdPartition>) {
-        let void = loaded.removed.get(&header.id).is_some_and(|covered_sequence| header.sequence <= *covered_sequence);
+        let void_sequence = loaded.removed.get(&header.id).copied().unwrap_or(0);
         let covered = self.found.get(&header.id).and_then(|found| found.record.as_ref()).map_or(0, |record| record.covered_sequence);
-        if void || header.sequence <= covered || headless.contains(&header.id) || self.gone.contains(&header.id) {
+        if header.sequence <= covered.max(void_sequence) || headless.contains(&header.id) || self.gone.contains(&header.id) {
             return;
         }
         let Ok(first) = BatchHeader::parse(&payload) else {
@@ -180,7 +181,8 @@ impl Recovery<'_> {
             return;
         }
         self.report.wal_batches += batches(&payload).count() as u64;
-        self.found.entry(header.id).or_default().entries.push((header.sequence, payload));
+        let found = self.found.entry(header.id).or_insert_with(|| Recovered { void_sequence, ..Recovered::default() });
+        found.entries.push((header.sequence, payload));
     }
 }
 

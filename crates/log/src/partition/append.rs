@@ -187,6 +187,21 @@ impl LogState {
         self.segments.push_back(Segment::new(base_offset));
     }
 
+    /// Records below the log start may be lost with the power if they were never synced: then the log goes on at its start.
+    pub(super) fn skip_to_log_start(&mut self) {
+        let log_start = self.offsets.log_start;
+        if self.offsets.log_end >= log_start {
+            return;
+        }
+        if self.active().is_empty() {
+            self.segments.pop_back();
+            self.segments.push_back(Segment::new(log_start));
+        } else {
+            self.roll(log_start);
+        }
+        self.offsets.log_end = log_start;
+    }
+
     /// Whether the acknowledgement waits for a sync, and whether to sync at once without that.
     fn flush_policy(&mut self, record_count: i64) -> (bool, bool) {
         let messages = self.config.flush_messages;

@@ -91,6 +91,7 @@ impl PartitionLog {
     /// Notes that the manifest has `record`.
     pub(crate) fn recorded(&self, record: &PartitionRecord) {
         let mut state = self.state.lock();
+        state.recorded = true;
         for segment in &mut state.segments {
             let sealed = record.segments.iter().any(|known| known.sealed && known.base_offset == segment.base_offset);
             if sealed && segment.phase == Phase::Sealed {

@@ -27,6 +27,8 @@ const COPY_BYTES: usize = 1 << 20;
 pub(crate) struct Recovered {
     /// What its segment files hold, synced.
     pub(crate) record: Option<PartitionRecord>,
+    /// Without a record: WAL entries up to this sequence belong to a log that was removed.
+    pub(crate) void_sequence: u64,
     /// WAL entries that are not in segment files, with their sequences.
     pub(crate) entries: Vec<(u64, Bytes)>,
 }
@@ -43,7 +45,7 @@ impl PartitionLog {
         let config = Arc::new(config);
         let mut state = match &recovered.record {
             Some(record) => state_from_record(&shared, id, config, record)?,
-            None => LogState::empty(config, 0, if recovered.entries.is_empty() { covered_sequence } else { 0 }),
+            None => LogState::empty(config, 0, if recovered.entries.is_empty() { covered_sequence } else { recovered.void_sequence }),
         };
         let mut chunks = Vec::new();
         for (sequence, bytes) in recovered.entries {
@@ -56,6 +58,7 @@ impl PartitionLog {
             }
             state.queued(sequence);
         }
+        state.skip_to_log_start();
         state.offsets.ack_end = state.offsets.log_end;
         let log = Self::with_state(id, shared, state);
         for (end_offset, bytes) in chunks {
