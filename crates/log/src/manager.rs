@@ -11,6 +11,7 @@
 pub(crate) mod flusher;
 mod identity;
 mod recovery;
+pub(crate) mod scan;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use siltstone_common::fs::{FileSystem, OpenMode};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 
-use super::{LogManagerConfig, RecoveryReport, identity};
+use super::{LogManagerConfig, RecoveryReport, identity, scan};
 use crate::batch::{BatchHeader, batches};
 use crate::error::LogError;
 use crate::manager::flusher::FlushQueue;
@@ -116,13 +116,33 @@ impl Recovery<'_> {
     /// Takes the manifest's partitions, without those whose directory is gone.
     fn take_manifest(&mut self, loaded: &mut Loaded) -> Result<(), LogError> {
         let dirs = self.directories()?;
-        for (id, record) in std::mem::take(&mut loaded.partitions) {
+        if loaded.damaged || (loaded.missing && !dirs.is_empty()) {
+            return self.scan_all(&dirs);
+        }
+        for (id, mut record) in std::mem::take(&mut loaded.partitions) {
             if !record.segments.is_empty() && !dirs.contains(&id) {
                 tracing::warn!(%id, last_offset = record.end_offset - 1, "the directory of a partition is gone: its log starts empty");
                 self.gone.insert(id);
                 continue;
             }
+            if !self.report.clean {
+                let dir = segments_dir(&self.config.dir).join(id.to_string());
+                let lost = scan::check_files(self.env.fs.as_ref(), &dir, &mut record).map_err(|error| LogError::io(&dir, error))?;
+                self.report.quarantined.extend(lost.iter().map(|path| path.display().to_string()));
+            }
             self.found.insert(id, Recovered { record: Some(record), ..Recovered::default() });
+        }
+        Ok(())
+    }
+
+    /// Reads the directories instead of the manifest.
+    fn scan_all(&mut self, dirs: &BTreeSet<TopicIdPartition>) -> Result<(), LogError> {
+        tracing::error!(dir = %self.config.dir.display(), partitions = dirs.len(), "the manifest is gone or damaged: all segments are read");
+        for id in dirs {
+            let dir = segments_dir(&self.config.dir).join(id.to_string());
+            let scanned = scan::scan(self.env.fs.as_ref(), *id, &dir)?;
+            self.report.quarantined.extend(scanned.quarantined.iter().map(|path| path.display().to_string()));
+            self.found.insert(*id, Recovered { record: Some(scanned.record), ..Recovered::default() });
         }
         Ok(())
     }

@@ -1,3 +1,7 @@
+use std::path::Path;
+
+use siltstone_common::fs::{FileSystem, SimFs};
+
 use super::*;
 use crate::testing::*;
 
@@ -93,4 +97,265 @@ async fn wait_for(condition: impl Fn() -> bool) {
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
     panic!("waited in vain");
+}
+
+const DIR: &str = "/data";
+
+fn sim_env(fs: &SimFs) -> Env {
+    Env::simulated(1, Arc::new(fs.clone()))
+}
+
+fn small_segments() -> LogConfig {
+    LogConfig { segment_bytes: 1000, index_interval_bytes: 100, ..LogConfig::default() }
+}
+
+/// A data directory with 100 records in several segments, stopped cleanly or not.
+async fn filled(clean: bool) -> SimFs {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    append_values(&log, 0..100);
+    acknowledged(&log).await;
+    wait_for(|| log.segments().iter().rev().skip(1).all(|segment| segment.sealed)).await;
+    if clean {
+        drop(log);
+        process.stop().await;
+        return fs.kill();
+    }
+    process.manager.shared.checkpoint(std::slice::from_ref(&log)).unwrap();
+    drop(log);
+    let killed = fs.kill();
+    process.kill().await;
+    killed
+}
+
+fn segment_path(base_offset: i64) -> PathBuf {
+    crate::segment::path_of(&segments_dir(Path::new(DIR)).join(id(0).to_string()), base_offset, crate::segment::FileKind::Log)
+}
+
+fn bases(log: &PartitionLog) -> Vec<i64> {
+    log.segments().iter().map(|segment| segment.base_offset).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_is_refused_to_a_second_process_and_to_another_cluster() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    assert!(matches!(Process::try_start(config(Path::new(DIR)), &sim_env(&fs)), Err(LogError::Locked(_))));
+    process.stop().await;
+    let other = LogManagerConfig { cluster_id: "another".to_owned(), ..config(Path::new(DIR)) };
+    assert!(matches!(Process::try_start(other, &sim_env(&fs)), Err(LogError::WrongCluster { found, .. }) if found == "test-cluster"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_sync_takes_the_directory_offline_and_nothing_more_is_acknowledged() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &LogConfig::default());
+    append_values(&log, 0..3);
+    acknowledged(&log).await;
+    fs.inject(siltstone_common::fs::sim::SimFault::Sync, "wal", 1);
+    append(&log, b"never acknowledged");
+    wait_for(|| process.manager.shared.health.is_offline()).await;
+    assert_eq!(log.offsets().ack_end, 3);
+    let refused = log.append_as_leader(batch(0, &[b"x"]), 1, crate::AppendOrigin::Client);
+    assert!(matches!(refused, Err(crate::AppendError::Offline(reason)) if reason.contains("write-ahead log")));
+    assert!(matches!(log.roll(true), Err(LogError::Offline(_))));
+    assert_eq!(contents(&log, 0, 1000).len(), 4, "reads go on");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_refuses_appends_and_takes_them_again_without_a_restart() {
+    let fs = SimFs::new();
+    fs.set_capacity(Some(2 << 20));
+    let settings = LogManagerConfig { disk_reserve_bytes: 300 << 10, ..config(Path::new(DIR)) };
+    let process = Process::start(settings, &sim_env(&fs));
+    let log = process.log(0, &LogConfig { segment_bytes: 100_000, ..LogConfig::default() });
+    let value = vec![b'v'; 10_000];
+    let mut count = 0;
+    let refused = loop {
+        match log.append_as_leader(batch(0, &[&value]), 1, crate::AppendOrigin::Client) {
+            Ok(_) => count += 1,
+            Err(error) => break error,
+        }
+        acknowledged(&log).await;
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        assert!(count < 400, "the mark is never reached");
+    };
+    assert!(matches!(refused, crate::AppendError::NoSpace), "{refused}");
+    assert!(count > 20);
+    assert_eq!(log.read(0, 1 << 20, true, count).unwrap().next_offset.min(count), log.read(0, 1 << 20, true, count).unwrap().next_offset);
+    let sealed = log.uploadable(0, 1000).unwrap();
+    assert!(log.delete_local_below(sealed.last().unwrap().last_offset + 1).unwrap() > 0);
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(log.append_as_leader(batch(0, &[&value]), 1, crate::AppendOrigin::Client).unwrap().first_offset, count);
+    acknowledged(&log).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_manifest_or_with_a_damaged_one_the_segments_are_read() {
+    for damage in [false, true] {
+        let fs = filled(true).await;
+        let manifest = crate::shared::manifest_path(Path::new(DIR));
+        if damage {
+            fs.flip_bit(&manifest, 60, 3).unwrap();
+        } else {
+            fs.remove_file(&manifest).unwrap();
+        }
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        assert_eq!(contents(&log, 0, 300), values(0..100), "damage {damage}");
+        assert_eq!(log.leader_epochs().len(), 1);
+        append_values(&log, 100..120);
+        acknowledged(&log).await;
+        assert!(log.uploadable(0, 100).unwrap().len() > 5);
+        drop(log);
+        process.stop().await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        assert_eq!(contents(&process.log(0, &small_segments()), 0, 300), values(0..120));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_batch_is_set_aside_by_a_scan_and_the_rest_is_served() {
+    let fs = filled(true).await;
+    fs.remove_file(&crate::shared::manifest_path(Path::new(DIR))).unwrap();
+    let second = {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs.clone()));
+        let second = bases(&process.log(0, &small_segments()))[1];
+        process.stop().await;
+        second
+    };
+    fs.remove_file(&crate::shared::manifest_path(Path::new(DIR))).unwrap();
+    fs.flip_bit(&segment_path(second), 250, 0).unwrap();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    assert_eq!(process.report.quarantined.len(), 1, "{:?}", process.report);
+    assert!(fs.exists(Path::new(&process.report.quarantined[0])));
+    let log = process.log(0, &small_segments());
+    let third = bases(&log)[2];
+    assert_eq!(log.offsets().log_end, 100, "no offset is given twice");
+    assert_eq!(contents(&log, third, 300), values(third..100));
+    let bad = contents_until_error(&log);
+    assert!(bad > second && bad < third, "{second} {bad} {third}");
+    assert!(matches!(log.read(bad, 100, true, 100), Err(crate::ReadError::NotLocal { local_start }) if local_start == third));
+}
+
+/// Reads from the beginning; the offset that can't be read.
+fn contents_until_error(log: &PartitionLog) -> i64 {
+    let mut next = 0;
+    while let Ok(read) = log.read(next, 300, true, log.offsets().log_end) {
+        next = read.next_offset;
+    }
+    next
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_segment_file_that_is_gone_leaves_a_hole_and_the_rest_is_served() {
+    let fs = filled(false).await;
+    let bases_before = {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let bases = bases(&process.log(0, &small_segments()));
+        process.kill().await;
+        bases
+    };
+    fs.remove_file(&segment_path(bases_before[2])).unwrap();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    assert_eq!(process.report.quarantined.len(), 1);
+    let log = process.log(0, &small_segments());
+    assert_eq!(log.offsets().log_end, 100);
+    assert_eq!(contents_until_error(&log), bases_before[2]);
+    assert_eq!(contents(&log, bases_before[3], 300), values(bases_before[3]..100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_active_segment_keeps_what_is_good_and_the_log_goes_on_behind_it() {
+    let fs = filled(false).await;
+    let active = {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let active = *bases(&process.log(0, &small_segments())).last().unwrap();
+        process.kill().await;
+        active
+    };
+    // The magic byte of the second batch, so that a walk over headers sees it.
+    let first_len = {
+        let file = fs.open(&segment_path(active), siltstone_common::fs::OpenMode::Read).unwrap();
+        let mut header = [0; 61];
+        file.read_exact_at(&mut header, 0).unwrap();
+        crate::batch::BatchHeader::parse(&header).unwrap().total_len() as u64
+    };
+    fs.flip_bit(&segment_path(active), first_len + 16, 5).unwrap();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    assert_eq!(log.offsets().log_end, 100, "no offset is given twice (I6)");
+    assert_eq!(contents_until_error(&log), active + 1);
+    append_values(&log, 100..110);
+    acknowledged(&log).await;
+    assert_eq!(contents(&log, 100, 300), values(100..110));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_whose_partitions_were_removed_gives_empty_logs() {
+    for clean in [false, true] {
+        let fs = filled(clean).await;
+        fs.remove_dir_all(&segments_dir(Path::new(DIR))).unwrap();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        assert_eq!(process.report.partitions, 0);
+        let log = process.log(0, &small_segments());
+        assert_eq!(log.offsets().log_end, 0);
+        log.reset_to(0, 60, Vec::new(), &[]).unwrap();
+        append_values(&log, 60..70);
+        acknowledged(&log).await;
+        drop(log);
+        process.kill().await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        assert_eq!((log.offsets().log_start, log.offsets().local_start), (0, 60));
+        assert_eq!(contents(&log, 60, 300), values(60..70));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retried_batch_is_answered_with_its_offsets_after_a_restart() {
+    let fs = SimFs::new();
+    let idempotent = |sequence: i32| {
+        let mut builder = crate::records::BatchBuilder::new(crate::batch::Compression::None).producer(7, 0, sequence, false);
+        builder.record(0, None, Some(b"v"), &[]);
+        builder.build()
+    };
+    for life in 0..4 {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        if life > 0 {
+            let info = log.append_as_leader(idempotent(life * 10 - 1), 1, crate::AppendOrigin::Client).unwrap();
+            assert_eq!((info.first_offset, info.duplicate), (i64::from(life) * 10 - 1, true), "life {life}");
+        }
+        for sequence in life * 10..life * 10 + 10 {
+            let info = log.append_as_leader(idempotent(sequence), 1, crate::AppendOrigin::Client).unwrap();
+            assert_eq!((info.first_offset, info.duplicate), (i64::from(sequence), false));
+        }
+        let gap = log.append_as_leader(idempotent(life * 10 + 12), 1, crate::AppendOrigin::Client);
+        assert!(matches!(gap, Err(crate::AppendError::OutOfOrderSequence { .. })));
+        acknowledged(&log).await;
+        drop(log);
+        if life % 2 == 0 { process.kill().await } else { process.stop().await }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_flush_an_acknowledgement_waits_for_the_write_and_flush_ms_bounds_the_time_to_the_sync() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &LogConfig { flush_messages: i64::MAX, flush_ms: 500, ..LogConfig::default() });
+    append_values(&log, 0..5);
+    acknowledged(&log).await;
+    let acknowledged_at = fs.operations();
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    assert_eq!(fs.operations(), acknowledged_at, "nothing is synced before its time");
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    assert_eq!(fs.operations(), acknowledged_at + 1, "one sync");
+    let survivor = fs.crash(&siltstone_common::entropy::SmallEntropy::seeded(3));
+    drop(log);
+    process.kill().await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&survivor));
+    assert_eq!(contents(&process.log(0, &LogConfig::default()), 0, 300), values(0..5));
 }

@@ -179,6 +179,9 @@ impl PartitionLog {
 
     fn unsealed(&self) -> Vec<Unsealed> {
         let state = self.state.lock();
+        if state.deleted {
+            return Vec::new();
+        }
         let written_end = state.written_end;
         let of = |segment: &Segment| Unsealed {
             base_offset: segment.base_offset,

@@ -14,13 +14,11 @@ use crate::batch::{BatchHeader, batches};
 use crate::epochs::LeaderEpochCache;
 use crate::error::{LogError, ReadError};
 use crate::index::{decode_aborted, decode_index};
+use crate::manager::scan::copy;
 use crate::manifest::record::{PartitionRecord, SegmentRecord};
 use crate::producers::{EndTxnMarker, ProducerStates};
 use crate::segment::{FileKind, Phase, Segment, Walker, path_of, read_whole};
 use crate::shared::Shared;
-
-/// Bytes copied at once.
-const COPY_BYTES: usize = 1 << 20;
 
 /// What recovery found of a partition, until its log is opened.
 #[derive(Clone, Debug, Default)]
@@ -253,16 +251,7 @@ impl Loader<'_> {
     fn set_aside(&self, path: &Path, aside: &Path, good_bytes: u64) -> io::Result<()> {
         self.fs.rename(path, aside)?;
         if good_bytes > 0 {
-            let (from, to) = (self.fs.open(aside, OpenMode::Read)?, self.fs.open(path, OpenMode::CreateNew)?);
-            let mut at = 0;
-            let mut buffer = vec![0; COPY_BYTES];
-            while at < good_bytes {
-                let len = usize::try_from(good_bytes - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
-                from.read_exact_at(&mut buffer[..len], at)?;
-                to.write_all_at(&buffer[..len], at)?;
-                at += len as u64;
-            }
-            to.sync_all()?;
+            copy(self.fs, aside, path, good_bytes)?;
         }
         self.fs.sync_dir(self.dir)
     }

@@ -1,0 +1,210 @@
+//! Reads partition directories when the manifest can't be relied upon (gone or damaged), and checks the files it names after a stop
+//! that was not clean.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use siltstone_common::TopicIdPartition;
+use siltstone_common::fs::{FileSystem, OpenMode};
+
+use crate::batch::{BatchHeader, verify_crc};
+use crate::epochs::LeaderEpochCache;
+use crate::error::LogError;
+use crate::index::{encode_aborted, encode_index};
+use crate::manifest::record::{PartitionRecord, SegmentRecord};
+use crate::producers::{EndTxnMarker, ProducerStates};
+use crate::segment::{FileKind, Segment, Walker, path_of};
+
+/// Sparse enough for an index that is only made after damage.
+const INDEX_INTERVAL_BYTES: u32 = 4096;
+
+/// What became of a directory.
+#[derive(Debug)]
+pub(super) struct Scanned {
+    /// What its files hold.
+    pub(super) record: PartitionRecord,
+    /// Files set aside.
+    pub(super) quarantined: Vec<PathBuf>,
+}
+
+/// Reads every batch in a partition's directory and makes anew what is derived from them. Batches behind a bad one are set aside,
+/// with the file they are in; what follows in later segments stays.
+pub(super) fn scan(fs: &dyn FileSystem, id: TopicIdPartition, dir: &Path) -> Result<Scanned, LogError> {
+    let failed = |error| LogError::io(dir, error);
+    let bases = base_offsets(fs, dir).map_err(failed)?;
+    let mut scan = Scan { fs, dir, epochs: LeaderEpochCache::default(), producers: ProducerStates::default(), quarantined: Vec::new() };
+    let mut segments: Vec<SegmentRecord> = Vec::new();
+    for (at, base_offset) in bases.iter().enumerate() {
+        let is_last = at + 1 == bases.len();
+        segments.extend(scan.segment(*base_offset, is_last).map_err(failed)?);
+    }
+    fs.sync_dir(dir).map_err(failed)?;
+    let log_start = segments.first().map_or(0, |first| first.base_offset);
+    let end_offset = segments.last().map_or(0, |last| last.last_offset + 1);
+    let record = PartitionRecord {
+        id,
+        covered_sequence: 0,
+        log_start,
+        end_offset,
+        snapshot_offset: -1,
+        epochs: scan.epochs.entries().to_vec(),
+        segments,
+    };
+    Ok(Scanned { record, quarantined: scan.quarantined })
+}
+
+struct Scan<'a> {
+    fs: &'a dyn FileSystem,
+    dir: &'a Path,
+    epochs: LeaderEpochCache,
+    producers: ProducerStates,
+    quarantined: Vec<PathBuf>,
+}
+
+impl Scan<'_> {
+    fn segment(&mut self, base_offset: i64, is_last: bool) -> io::Result<Option<SegmentRecord>> {
+        let path = path_of(self.dir, base_offset, FileKind::Log);
+        let file = self.fs.open(&path, OpenMode::ReadWrite)?;
+        let len = file.len()?;
+        let mut walker = Walker::new(file.clone(), len);
+        let mut segment = Segment::new(base_offset);
+        let mut damage = None;
+        while segment.size_bytes < len {
+            match self.batch(&mut walker, &mut segment) {
+                Ok(()) => {}
+                Err(reason) => {
+                    damage = Some(reason);
+                    break;
+                }
+            }
+        }
+        if let Some(reason) = &damage {
+            if is_last {
+                // What the WAL has of it comes again.
+                tracing::warn!(path = %path.display(), reason, good_bytes = segment.size_bytes, cut_bytes = len - segment.size_bytes, "torn end of the newest segment is cut");
+            } else {
+                self.keep_aside(&path, len, &segment, reason)?;
+            }
+            file.set_len(segment.size_bytes)?;
+        }
+        if segment.is_empty() {
+            self.fs.remove_file(&path)?;
+            return Ok(None);
+        }
+        file.sync_all()?;
+        if !is_last {
+            self.write_beside(&segment)?;
+        }
+        let size_bytes = segment.size_bytes;
+        let has_aborts = !segment.aborted.is_empty();
+        let synced_end = segment.end_offset;
+        let record =
+            Segment { synced_bytes: size_bytes, synced_end, has_aborts, first_append_ms: segment.max_timestamp_ms, ..segment }.record();
+        Ok(Some(SegmentRecord { sealed: !is_last, indexed: false, ..record }))
+    }
+
+    /// Takes the next batch, or says what is wrong with it.
+    fn batch(&mut self, walker: &mut Walker, segment: &mut Segment) -> Result<(), String> {
+        let header: BatchHeader = walker
+            .header_at(segment.size_bytes, segment.end_offset)
+            .map_err(|error| error.to_string())?
+            .ok_or_else(|| "the segment ends within a batch".to_owned())?;
+        if header.base_offset < segment.end_offset {
+            return Err(format!("offset goes back from {} to {}", segment.end_offset, header.base_offset));
+        }
+        let batch = walker.batch(segment.size_bytes, &header).map_err(|error| error.to_string())?;
+        verify_crc(&batch).map_err(|error| error.to_string())?;
+        segment.add(&header, INDEX_INTERVAL_BYTES);
+        if header.partition_leader_epoch >= 0 {
+            self.epochs.assign(header.partition_leader_epoch, header.base_offset);
+        }
+        let marker = EndTxnMarker::from_batch(&header, &batch);
+        segment.aborted.extend(self.producers.appended(&header, marker));
+        Ok(())
+    }
+
+    /// Copies a damaged file aside before it is cut (I37).
+    fn keep_aside(&mut self, path: &Path, len: u64, good: &Segment, reason: &str) -> io::Result<()> {
+        let aside = path.with_extension(format!("log.corrupt-{}", good.end_offset));
+        tracing::error!(
+            path = %path.display(), aside = %aside.display(), reason, first_lost_offset = good.end_offset,
+            "corrupt segment is set aside: acknowledged records are missing here"
+        );
+        copy(self.fs, path, &aside, len)?;
+        self.quarantined.push(aside);
+        Ok(())
+    }
+
+    fn write_beside(&self, segment: &Segment) -> io::Result<()> {
+        let write = |offset: i64, kind: FileKind, bytes: &[u8]| -> io::Result<()> {
+            let file = self.fs.open(&path_of(self.dir, offset, kind), OpenMode::Truncate)?;
+            file.write_all_at(bytes, 0)?;
+            file.sync_all()
+        };
+        write(segment.base_offset, FileKind::Index, &encode_index(&segment.index))?;
+        if !segment.aborted.is_empty() {
+            write(segment.base_offset, FileKind::Aborted, &encode_aborted(&segment.aborted))?;
+        }
+        write(segment.end_offset, FileKind::Snapshot, &self.producers.snapshot(segment.end_offset))
+    }
+}
+
+/// Copies `len` bytes of a file and syncs the copy.
+pub(crate) fn copy(fs: &dyn FileSystem, from: &Path, to: &Path, len: u64) -> io::Result<()> {
+    const COPY_BYTES: usize = 1 << 20;
+    let (from, to) = (fs.open(from, OpenMode::Read)?, fs.open(to, OpenMode::Truncate)?);
+    let mut buffer = vec![0; COPY_BYTES];
+    let mut at = 0;
+    while at < len {
+        let part = usize::try_from(len - at).unwrap_or(COPY_BYTES).min(COPY_BYTES);
+        from.read_exact_at(&mut buffer[..part], at)?;
+        to.write_all_at(&buffer[..part], at)?;
+        at += part as u64;
+    }
+    to.sync_all()
+}
+
+/// Base offsets of the segments in a directory, ascending.
+fn base_offsets(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<i64>> {
+    let mut bases: Vec<i64> =
+        fs.read_dir(dir)?.iter().filter_map(|entry| entry.name.strip_suffix(".log")?.parse().ok()).filter(|base| *base >= 0).collect();
+    bases.sort_unstable();
+    Ok(bases)
+}
+
+/// After a stop that was not clean: removes files that the manifest does not know, cuts what lies beyond what it knows, and takes
+/// segments out of `record` whose file is gone or too short, so that they are a hole and not a surprise. Returns what was missing.
+pub(super) fn check_files(fs: &dyn FileSystem, dir: &Path, record: &mut PartitionRecord) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs.read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        other => other?,
+    };
+    let sizes: HashMap<&str, u64> = entries.iter().map(|entry| (entry.name.as_str(), entry.len)).collect();
+    let mut lost = Vec::new();
+    record.segments.retain(|segment| {
+        let path = path_of(dir, segment.base_offset, FileKind::Log);
+        let len = path.file_name().and_then(|name| sizes.get(name.to_str()?)).copied().unwrap_or(0);
+        // The active segment is read at opening, which keeps what is good of it.
+        let is_there = len >= segment.size_bytes || (!segment.sealed && len > 0);
+        if !is_there {
+            tracing::error!(
+                path = %path.display(), len, expected = segment.size_bytes, first_lost_offset = segment.base_offset, last_lost_offset = segment.last_offset,
+                "a segment file is gone or cut: acknowledged records are missing here"
+            );
+            lost.push(path);
+        }
+        is_there
+    });
+    for entry in &entries {
+        let is_known = |segment: &SegmentRecord| {
+            let log = path_of(dir, segment.base_offset, FileKind::Log);
+            log.file_name().and_then(|name| name.to_str()) == Some(entry.name.as_str())
+        };
+        let is_log = entry.name.strip_suffix(".log").is_some_and(|base| base.parse::<i64>().is_ok());
+        if is_log && !lost.iter().any(|path| path.ends_with(&entry.name)) && !record.segments.iter().any(is_known) {
+            fs.remove_file(&dir.join(&entry.name))?;
+        }
+    }
+    Ok(lost)
+}
