@@ -196,3 +196,6 @@ pub(crate) fn write_durably(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> i
     }
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;

@@ -72,6 +72,8 @@ pub(crate) struct Wal {
     work: Notify,
     room: Notify,
     closing: AtomicBool,
+    /// The files waiting for segments are far more than they should be: appends have to wait for the disk.
+    overfull: AtomicBool,
     pub(crate) files: Mutex<WalFiles>,
 }
 
@@ -83,6 +85,7 @@ impl Wal {
             work: Notify::new(),
             room: Notify::new(),
             closing: AtomicBool::new(false),
+            overfull: AtomicBool::new(false),
             files: Mutex::new(files),
         }
     }
@@ -108,9 +111,17 @@ impl Wal {
         self.queue.lock().next_sequence
     }
 
-    /// False if so much is queued that appends have to be refused.
+    /// False if so much is queued, or waits for segment files, that appends have to be refused.
     pub(crate) fn has_room(&self) -> bool {
-        self.queue.lock().bytes < QUEUE_BYTES_MAX
+        !self.overfull.load(Ordering::Relaxed) && self.queue.lock().bytes < QUEUE_BYTES_MAX
+    }
+
+    /// Looks whether the files are more than twice what should wait for segments.
+    pub(crate) fn check_overfull(&self, wal_bytes_max: u64) {
+        let overfull = self.files.lock().live_bytes() > 2 * wal_bytes_max;
+        if self.overfull.swap(overfull, Ordering::Relaxed) && !overfull {
+            self.room.notify_waiters();
+        }
     }
 
     /// Completes when the queue is short enough for more appends.
@@ -119,7 +130,7 @@ impl Wal {
             let waiting = self.room.notified();
             tokio::pin!(waiting);
             waiting.as_mut().enable();
-            if self.queue.lock().bytes < QUEUE_BYTES_BUSY {
+            if !self.overfull.load(Ordering::Relaxed) && self.queue.lock().bytes < QUEUE_BYTES_BUSY {
                 return;
             }
             waiting.await;

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::error::LogError;
 use crate::manifest::record::Record;
 use crate::partition::PartitionLog;
-use crate::shared::Shared;
+use crate::shared::{Shared, wal_dir};
 use crate::wal::files;
 
 /// How often the disk is looked at, and what failed for want of room is tried again.
@@ -69,7 +69,7 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 expire_producers(&shared);
             }
         }
-        if let Err(error) = round(&shared)
+        if let Err(error) = round(&shared, ticked)
             && !shared.health.is_offline()
         {
             tracing::warn!(%error, "flush failed, it is tried again");
@@ -84,7 +84,7 @@ fn expire_producers(shared: &Shared) {
     }
 }
 
-fn round(shared: &Shared) -> Result<(), LogError> {
+fn round(shared: &Shared, ticked: bool) -> Result<(), LogError> {
     let requests = std::mem::take(&mut *shared.flusher.requests.lock());
     let mut to_seal = Vec::new();
     for log in requests {
@@ -107,7 +107,9 @@ fn round(shared: &Shared) -> Result<(), LogError> {
     if !to_seal.is_empty() {
         shared.checkpoint(&to_seal)?;
     }
-    shared.trim_wal()?;
+    if ticked || !to_seal.is_empty() {
+        shared.trim_wal()?;
+    }
     shared.tail_cache.evict(shared);
     prepare_spare(shared)
 }
@@ -158,6 +160,9 @@ impl Shared {
 
     /// Lets go of the WAL files that no partition needs. Blocks.
     pub(crate) fn trim_wal(&self) -> Result<(), LogError> {
+        if !self.wal.files.lock().can_trim(u64::MAX) {
+            return Ok(());
+        }
         let next = self.wal.next_sequence();
         let recovered =
             self.recovered.lock().values().filter_map(|recovered| recovered.entries.first().map(|(sequence, _)| *sequence)).min();
@@ -167,9 +172,10 @@ impl Shared {
             return Ok(());
         }
         self.append_manifest(&mut |out| out.push(Record::WalTrim { first_live_sequence: needed }))?;
-        let mut files = self.wal.files.lock();
-        let dir = files.dir().to_owned();
-        files.trim(self.env.fs.as_ref(), needed).map_err(|error| LogError::io(&dir, error))
+        let dir = wal_dir(&self.config.dir);
+        let trimmed = self.wal.files.lock().trim(self.env.fs.as_ref(), needed);
+        self.wal.check_overfull(self.config.wal_bytes_max);
+        trimmed.map_err(|error| LogError::io(&dir, error))
     }
 
     /// Refuses appends below the disk mark, and takes them again above it (I40).

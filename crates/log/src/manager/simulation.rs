@@ -122,6 +122,7 @@ impl World {
                 }
                 model.end = info.last_offset + 1;
             }
+            Err(crate::AppendError::NoSpace) => {}
             Err(_) if self.fs.is_dead() => {}
             Err(error) => panic!("{error}"),
         }

@@ -359,3 +359,63 @@ async fn without_flush_an_acknowledgement_waits_for_the_write_and_flush_ms_bound
     let process = Process::start(config(Path::new(DIR)), &sim_env(&survivor));
     assert_eq!(contents(&process.log(0, &LogConfig::default()), 0, 300), values(0..5));
 }
+
+/// What [`PartitionLog::offset_for_timestamp`] must say of records with these timestamps.
+fn first_since(timestamps: &[i64], timestamp_ms: i64, from: i64) -> Option<(i64, i64, i32)> {
+    let late = timestamps.iter().enumerate().find(|(offset, at)| **at >= timestamp_ms && *offset as i64 >= from);
+    late.map(|(offset, at)| (*at, offset as i64, 1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_are_found_by_time_in_sealed_active_and_unflushed_segments() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    // Goes up, with jumps back that a sparse index must not be misled by.
+    let timestamps: Vec<i64> =
+        (0..90).map(|at: i64| 1000 + at * 10 - if at % 7 == 3 { 200 } else { 0 } + if at == 40 { 5000 } else { 0 }).collect();
+    for three in timestamps.chunks(3) {
+        let mut builder = crate::records::BatchBuilder::new(crate::batch::Compression::Lz4);
+        three.iter().for_each(|at| builder.record(*at, None, Some(b"some value"), &[]));
+        log.append_as_leader(builder.build(), 1, crate::AppendOrigin::Client).unwrap();
+    }
+    acknowledged(&log).await;
+    for timestamp_ms in (700..2100).step_by(5).chain([5000, 6400, 6401]) {
+        for from in [0, 1, 35, 41, 88] {
+            let found = log.offset_for_timestamp(timestamp_ms, from).unwrap();
+            assert_eq!(found, first_since(&timestamps, timestamp_ms, from), "{timestamp_ms} from {from}");
+        }
+    }
+    assert_eq!(log.max_timestamp().unwrap(), Some((6400, 40, 1)));
+    drop(log);
+    process.stop().await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    assert_eq!(log.max_timestamp().unwrap(), Some((6400, 40, 1)));
+    assert_eq!(log.offset_for_timestamp(1890, 0).unwrap(), first_since(&timestamps, 1890, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_takes_the_leaders_batches_as_they_are_but_no_bad_or_old_ones() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let (leader, follower) = (process.log(0, &small_segments()), process.log(1, &small_segments()));
+    append_values(&leader, 0..50);
+    let fetched = bytes(&leader.read(0, 5000, true, 50).unwrap());
+    let cut = bytes::Bytes::copy_from_slice(&fetched[..fetched.len() - 5]);
+    let info = follower.append_as_follower(cut).unwrap();
+    assert!(info.last_offset < 49 && info.last_offset > 20, "a cut last batch is left out");
+    let next = info.last_offset + 1;
+    assert!(matches!(follower.append_as_follower(fetched.into()), Err(crate::AppendError::InvalidRecord(_))));
+    let rest = bytes(&leader.read(next, 50_000, true, 50).unwrap());
+    let mut bad = rest.clone();
+    let last = bad.len() - 1;
+    bad[last] ^= 1;
+    assert!(matches!(follower.append_as_follower(bad.into()), Err(crate::AppendError::Corrupt(_))), "I36");
+    assert_eq!(follower.offsets().log_end, next);
+    follower.append_as_follower(rest.into()).unwrap();
+    acknowledged(&follower).await;
+    assert_eq!(contents(&follower, 0, 300), values(0..50));
+    assert_eq!(follower.leader_epochs(), leader.leader_epochs());
+    assert_eq!(follower.end_offset_for_epoch(1), Some((1, 50)));
+}

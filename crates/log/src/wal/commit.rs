@@ -152,6 +152,7 @@ impl Writer {
         if let Some(filled) = self.current.replace(next) {
             shared.wal.files.lock().retire(&filled, first.sequence - 1);
         }
+        shared.wal.check_overfull(shared.config.wal_bytes_max);
         shared.flusher.wake();
         Ok(())
     }
