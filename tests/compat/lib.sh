@@ -109,7 +109,7 @@ stop_broker() {
   [ -n "$broker_dir" ] || return 0
   if [ -n "$broker_pid" ]; then
     kill -TERM "$broker_pid" 2>/dev/null || say "the broker was gone before its suite ended"
-    (sleep 20; kill -KILL "$broker_pid" 2>/dev/null) &
+    (sleep 60; kill -KILL "$broker_pid" 2>/dev/null) &
     watchdog=$!
     wait "$broker_pid" || status=$?
     kill "$watchdog" 2>/dev/null

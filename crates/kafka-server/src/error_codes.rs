@@ -31,7 +31,7 @@ pub fn replica_error(error: &ReplicaError) -> ResponseError {
 pub fn append_error(error: &AppendError) -> ResponseError {
     match error {
         AppendError::Corrupt(_) => ResponseError::CorruptMessage,
-        AppendError::InvalidRecord(_) => ResponseError::InvalidRecord,
+        AppendError::InvalidRecord(_) | AppendError::KeylessRecords(_) => ResponseError::InvalidRecord,
         AppendError::MessageTooLarge { .. } => ResponseError::MessageTooLarge,
         AppendError::RecordListTooLarge { .. } => ResponseError::RecordListTooLarge,
         AppendError::UnsupportedFormat(_) => ResponseError::UnsupportedForMessageFormat,

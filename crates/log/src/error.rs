@@ -57,6 +57,9 @@ pub enum AppendError {
     /// INVALID_RECORD, with what to tell the client.
     #[error("invalid record: {0}")]
     InvalidRecord(&'static str),
+    /// Records without a key, by their index in the batch, for a compacted topic: INVALID_RECORD, naming each (KIP-467).
+    #[error("{} records have no key, which a compacted topic needs", .0.len())]
+    KeylessRecords(Vec<i32>),
     /// A batch above `max.message.bytes`: MESSAGE_TOO_LARGE.
     #[error("batch of {size} bytes exceeds max.message.bytes {max}")]
     MessageTooLarge {

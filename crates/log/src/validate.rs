@@ -54,8 +54,8 @@ impl ValidatedBatches {
 /// Checks `batches` (a client's: exactly one) for an append at `now_ms`, and applies the topic's timestamp type and codec.
 ///
 /// # Errors
-/// [`AppendError::Corrupt`], [`AppendError::InvalidRecord`], [`AppendError::MessageTooLarge`], [`AppendError::RecordListTooLarge`],
-/// [`AppendError::UnsupportedCompression`], [`AppendError::InvalidTimestamp`].
+/// [`AppendError::Corrupt`], [`AppendError::InvalidRecord`], [`AppendError::KeylessRecords`], [`AppendError::MessageTooLarge`],
+/// [`AppendError::RecordListTooLarge`], [`AppendError::UnsupportedCompression`], [`AppendError::InvalidTimestamp`].
 pub fn validate(mut bytes: BytesMut, origin: AppendOrigin, config: &LogConfig, now_ms: i64) -> Result<ValidatedBatches, AppendError> {
     let mut headers = whole_batches(&mut bytes, origin)?;
     let mut at = 0;
@@ -134,10 +134,14 @@ fn check_batch(header: &BatchHeader, batch: &[u8], origin: AppendOrigin, config:
     let codec = header.compression().map_err(append_error)?;
     if codec == Compression::None || config.compact {
         let body = inflate(header, batch, INFLATED_BYTES_MAX).map_err(append_error)?;
-        for record in records(header, &body) {
+        let mut keyless = Vec::new();
+        for (record, index) in records(header, &body).zip(0..) {
             if record.map_err(append_error)?.key.is_none() && config.compact {
-                return Err(AppendError::InvalidRecord("compacted topic cannot accept message without key"));
+                keyless.push(index);
             }
+        }
+        if !keyless.is_empty() {
+            return Err(AppendError::KeylessRecords(keyless));
         }
     }
     Ok(())

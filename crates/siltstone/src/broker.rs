@@ -1,5 +1,7 @@
 //! The broker's parts, put together: logs, remote tier, replicas, coordinator, Kafka listener, and the life of its registration.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,9 +72,9 @@ impl Broker {
 
         let server_config = ServerConfig {
             broker_id: id,
+            broker_configs: static_configs(config, address, &host, port),
             advertised_host: host,
             advertised_port: port,
-            broker_configs: config.kafka.clone(),
             log_dir: config.data_dir.display().to_string(),
         };
         let services = Services::new(server_config, Arc::clone(&metadata), Arc::clone(&replicas), env.clone());
@@ -99,6 +101,21 @@ impl Broker {
             None => tracing::error!("closing the logs failed"),
         }
     }
+}
+
+/// The settings given at start as Kafka's tools show them: by name, and what our own flags say under Kafka's names.
+fn static_configs(config: &Config, listen: SocketAddr, host: &str, port: u16) -> BTreeMap<String, String> {
+    let mut configs = config.kafka.clone();
+    let own = [
+        ("node.id", config.node_id.to_string()),
+        ("listeners", format!("PLAINTEXT://{listen}")),
+        ("advertised.listeners", format!("PLAINTEXT://{host}:{port}")),
+        ("log.dirs", config.data_dir.display().to_string()),
+    ];
+    for (name, value) in own {
+        configs.entry(name.to_owned()).or_insert(value);
+    }
+    configs
 }
 
 async fn open_logs(config: &Config, env: &Env, cluster_id: &str) -> anyhow::Result<(Arc<LogManager>, bool, bool)> {

@@ -15,11 +15,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::produce_response::{LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::produce_response::{
+    BatchIndexAndErrorMessage, LeaderIdAndEpoch, NodeEndpoint, PartitionProduceResponse, TopicProduceResponse,
+};
 use kafka_protocol::messages::{BrokerId, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_common::TopicIdPartition;
-use siltstone_log::AppendOrigin;
+use siltstone_log::{AppendError, AppendOrigin};
 use siltstone_metadata::{MetadataImage, TopicImage};
 use siltstone_replica::{ProduceOutcome, ProducePartition, ReplicaError};
 
@@ -30,6 +32,10 @@ use crate::error_codes::replica_error;
 use crate::handlers::produce::codec::{ProduceRequest, ProduceTopic, TOPIC_IDS_FROM};
 
 const NO_ACKS: i16 = 0;
+/// First version that names the records in error (KIP-467).
+const RECORD_ERRORS_FROM: i16 = 8;
+/// Records in error that get a message each; the others only their index, so that a small request never gets a large answer.
+const RECORD_MESSAGES_MAX: usize = 100;
 /// First version that names the leader with NOT_LEADER_OR_FOLLOWER (KIP-951).
 const LEADERS_FROM: i16 = 10;
 
@@ -193,6 +199,16 @@ fn partition_of(topic: &Arc<TopicImage>, index: i32) -> Result<TopicIdPartition,
 /// Writes an error into its place in the answer.
 fn refuse(place: &mut PartitionProduceResponse, error: &ReplicaError, id: TopicIdPartition, version: i16, image: &MetadataImage) {
     place.error_code = replica_error(error).code();
+    if version >= RECORD_ERRORS_FROM
+        && let ReplicaError::Append(AppendError::KeylessRecords(indexes)) = error
+    {
+        let topic = image.topic_by_id(id.topic_id).map_or("", |topic| topic.name.as_str());
+        name_records(
+            place,
+            indexes,
+            &format!("Compacted topic cannot accept message without key in topic partition {topic}-{}", id.partition),
+        );
+    }
     if version >= LEADERS_FROM
         && matches!(error, ReplicaError::NotLeader)
         && let Some(partition) = image.partition(id)
@@ -200,4 +216,20 @@ fn refuse(place: &mut PartitionProduceResponse, error: &ReplicaError, id: TopicI
         place.current_leader =
             LeaderIdAndEpoch::default().with_leader_id(BrokerId(partition.leader)).with_leader_epoch(partition.leader_epoch);
     }
+}
+
+/// Names the records for which a batch was refused, so that the producer can send the others again (KIP-467).
+fn name_records(place: &mut PartitionProduceResponse, indexes: &[i32], message: &str) {
+    let shown: Vec<String> = indexes.iter().take(3).map(|index| format!("RecordError(batchIndex={index}, message='{message}')")).collect();
+    place.error_message = Some(StrBytes::from_string(format!(
+        "One or more records have been rejected due to {} record errors in total, and only showing the first three errors at most: [{}]",
+        indexes.len(),
+        shown.join(", ")
+    )));
+    let message = StrBytes::from_string(message.to_owned());
+    let errors = indexes.iter().enumerate().map(|(at, index)| {
+        let text = (at < RECORD_MESSAGES_MAX).then(|| message.clone());
+        BatchIndexAndErrorMessage::default().with_batch_index(*index).with_batch_index_error_message(text)
+    });
+    place.record_errors = errors.collect();
 }

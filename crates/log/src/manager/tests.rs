@@ -46,6 +46,20 @@ async fn acknowledged_records_survive_a_kill() {
     assert_eq!(log.leader_epochs(), vec![crate::epochs::EpochEntry { epoch: 1, start_offset: 0 }]);
 }
 
+/// A fetch from the middle of a batch goes on with the batches behind it, which other appends brought.
+#[tokio::test]
+async fn a_read_from_the_middle_of_a_batch_goes_on_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(config(dir.path()), &Env::system());
+    let log = process.log(0, &LogConfig::default());
+    for values in [&[b"0".as_slice()][..], &[b"1", b"2"], &[b"3"], &[b"4"]] {
+        log.append_as_leader(batch(1_700_000_000_000, values), 1, crate::AppendOrigin::Client).unwrap();
+    }
+    acknowledged(&log).await;
+    let read = log.read_tail(2, 1 << 20, true, 5).unwrap().unwrap();
+    assert_eq!((read.slices.len(), read.next_offset), (3, 5));
+}
+
 #[tokio::test]
 async fn segments_roll_by_size_and_are_sealed_uploadable_and_deletable() {
     let dir = tempfile::tempdir().unwrap();

@@ -201,7 +201,10 @@ fn read_chunks(state: &LogState, want: Want, read: &mut LogRead) {
             read.next_offset = chunk.end_offset;
         } else {
             read_part_of_chunk(chunk, want, read);
-            return;
+            // A chunk that the read entered in its middle may still have been taken to its end.
+            if read.next_offset < chunk.end_offset {
+                return;
+            }
         }
     }
 }
