@@ -7,7 +7,9 @@ use crate::batch::{stamp, stamp_log_append_time, verify_crc};
 const CODECS: [Compression; 5] = [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4, Compression::Zstd];
 const LIMIT: usize = 1 << 20;
 
-fn read(batch: &[u8]) -> Result<Vec<(i64, i64, Option<Vec<u8>>, Option<Vec<u8>>)>, BatchError> {
+type Plain = (i64, i64, Option<Vec<u8>>, Option<Vec<u8>>);
+
+fn read(batch: &[u8]) -> Result<Vec<Plain>, BatchError> {
     let header = BatchHeader::parse(batch)?;
     let body = inflate(&header, batch, LIMIT)?;
     records(&header, &body)
