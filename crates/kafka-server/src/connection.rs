@@ -68,8 +68,8 @@ pub(crate) enum Ended {
     UnsupportedVersion { name: &'static str, version: i16 },
     #[error("malformed {name} request, version {version}: {reason}")]
     Malformed { name: &'static str, version: i16, reason: String },
-    #[error("{0}")]
-    Refused(String),
+    #[error("{name} request: {reason}")]
+    Refused { name: &'static str, reason: String },
     #[error("i/o error: {0}")]
     Io(#[from] io::Error),
 }
@@ -84,7 +84,7 @@ impl Ended {
             | Ended::UnknownApi(_)
             | Ended::UnsupportedVersion { .. }
             | Ended::Malformed { .. }
-            | Ended::Refused(_) => true,
+            | Ended::Refused { .. } => true,
         }
     }
 }
@@ -218,7 +218,7 @@ impl Connection {
             let response_bytes = match answer {
                 Answer::Nothing => 0,
                 Answer::Frame(pieces) => self.outbound.push(pieces),
-                Answer::Close(reason) => return Err(Ended::Refused(reason)),
+                Answer::Close(reason) => return Err(Ended::Refused { name: row.api().name, reason }),
             };
             let latency = self.shared.env.clock.monotonic().saturating_sub(started_at);
             self.shared.metrics.api(row).answered(request_bytes, response_bytes, latency);

@@ -1,0 +1,98 @@
+//! Produce load: the same batch again and again, the partitions in turn, so many requests in flight.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::mpsc;
+
+use anyhow::{bail, ensure};
+use kafka_protocol::messages::ProduceRequest;
+use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
+use siltstone_log::batch::Compression;
+use siltstone_log::records::BatchBuilder;
+
+use crate::Target;
+use crate::connection::{connect, decode, frame, read_frame, topic_name};
+use crate::cpu::Meter;
+
+const VERSION: i16 = 9;
+
+/// What the batches look like, and how they are sent.
+pub struct Shape {
+    pub record_bytes: usize,
+    pub batch_bytes: usize,
+    pub in_flight: usize,
+    pub codec: String,
+    pub acks: i16,
+}
+
+/// Runs the load; prints the broker's cost per GB of batches.
+pub fn run(target: &Target, shape: &Shape) -> anyhow::Result<()> {
+    let stream = connect(&target.broker, &target.topic, target.partitions)?;
+    let (frames, batch_bytes) = frames(target, shape)?;
+    let count = |gigabytes: f64| (gigabytes * 1e9 / batch_bytes as f64) as u64 + 1;
+    send(&stream, &frames, shape, count(target.warm_up))?;
+    let meter = Meter::process(target.pid)?;
+    let requests = count(target.gigabytes);
+    send(&stream, &frames, shape, requests)?;
+    let what = format!("produce, {} B records, {}, {} partitions, acks={}", shape.record_bytes, shape.codec, target.partitions, shape.acks);
+    meter.report(&what, requests * batch_bytes as u64)
+}
+
+/// One ready frame per partition, and the size of the batch in each.
+fn frames(target: &Target, shape: &Shape) -> anyhow::Result<(Vec<Vec<u8>>, usize)> {
+    let codec = match shape.codec.as_str() {
+        "none" => Compression::None,
+        "lz4" => Compression::Lz4,
+        other => bail!("unknown codec '{other}': use none or lz4"),
+    };
+    let mut builder = BatchBuilder::new(codec);
+    let mut seed = 1u32;
+    for index in 0..(shape.batch_bytes / shape.record_bytes).max(1) {
+        // Half of each value is random, half is constant: it compresses to about a half.
+        let value: Vec<u8> = (0..shape.record_bytes)
+            .map(|at| {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                if at % 2 == 0 { (seed >> 24) as u8 } else { b'x' }
+            })
+            .collect();
+        builder.record(1_700_000_000_000 + index as i64, None, Some(&value), &[]);
+    }
+    let batch = builder.build().freeze();
+    let one = |partition: i32| {
+        let data = PartitionProduceData::default().with_index(partition).with_records(Some(batch.clone()));
+        let topic = TopicProduceData::default().with_name(topic_name(&target.topic)).with_partition_data(vec![data]);
+        let request = ProduceRequest::default().with_acks(shape.acks).with_timeout_ms(30_000).with_topic_data(vec![topic]);
+        frame(partition, VERSION, &request).map(|frame| frame.to_vec())
+    };
+    Ok(((0..target.partitions).map(one).collect::<anyhow::Result<_>>()?, batch.len()))
+}
+
+fn send(stream: &TcpStream, frames: &[Vec<u8>], shape: &Shape, requests: u64) -> anyhow::Result<()> {
+    let (permit, permits) = mpsc::sync_channel::<()>(shape.in_flight.max(1));
+    let (mut writer, mut reader) = (stream.try_clone()?, stream.try_clone()?);
+    std::thread::scope(|scope| {
+        let answers = scope.spawn(move || -> anyhow::Result<()> {
+            if shape.acks == 0 {
+                permits.iter().take(usize::try_from(requests)?).for_each(drop);
+                return Ok(());
+            }
+            let mut buffer = Vec::new();
+            for _ in 0..requests {
+                read_frame(&mut reader, &mut buffer)?;
+                let answer = decode::<ProduceRequest>(&buffer, VERSION)?;
+                let codes = answer.responses.iter().flat_map(|topic| &topic.partition_responses).map(|partition| partition.error_code);
+                ensure!(codes.clone().all(|code| code == 0), "produce failed: {:?}", codes.collect::<Vec<_>>());
+                permits.recv()?;
+            }
+            Ok(())
+        });
+        for request in 0..requests {
+            if permit.send(()).is_err() {
+                break;
+            }
+            writer.write_all(&frames[request as usize % frames.len()])?;
+        }
+        drop(permit);
+        answers.join().unwrap_or_else(|_| bail!("the reader panicked"))
+    })
+}
