@@ -145,7 +145,7 @@ impl ReplicaManager {
     }
 
     /// The partition if it is open.
-    pub(crate) fn opened(&self, id: TopicIdPartition) -> Option<Arc<Partition>> {
+    pub fn opened(&self, id: TopicIdPartition) -> Option<Arc<Partition>> {
         self.partitions.read().get(&id)?.get().cloned()
     }
 

@@ -150,7 +150,13 @@ impl Produce {
                     place.log_append_time_ms = info.log_append_time_ms;
                     place.log_start_offset = info.log_start_offset;
                 }
-                Err(error) => refuse(place, &error, outcome.id, self.version, &image),
+                Err(error) => {
+                    refuse(place, &error, outcome.id, self.version, &image);
+                    if tells_log_start(&error) {
+                        let partition = self.handlers.services.replicas.opened(outcome.id);
+                        place.log_start_offset = partition.map_or(-1, |partition| partition.offsets().log_start);
+                    }
+                }
             }
         }
     }
@@ -209,6 +215,9 @@ fn refuse(place: &mut PartitionProduceResponse, error: &ReplicaError, id: TopicI
             &format!("Compacted topic cannot accept message without key in topic partition {topic}-{}", id.partition),
         );
     }
+    if let ReplicaError::Append(AppendError::InvalidTimestamp(_)) = error {
+        place.error_message = Some(StrBytes::from_static_str("One or more records have been rejected due to invalid timestamp"));
+    }
     if version >= LEADERS_FROM
         && matches!(error, ReplicaError::NotLeader)
         && let Some(partition) = image.partition(id)
@@ -232,4 +241,25 @@ fn name_records(place: &mut PartitionProduceResponse, indexes: &[i32], message: 
         BatchIndexAndErrorMessage::default().with_batch_index(*index).with_batch_index_error_message(text)
     });
     place.record_errors = errors.collect();
+}
+
+/// Kafka tells the log start offset with errors that it finds once it looks into a batch's records, not with those before.
+fn tells_log_start(error: &ReplicaError) -> bool {
+    let ReplicaError::Append(error) = error else { return false };
+    match error {
+        AppendError::InvalidRecord(_)
+        | AppendError::KeylessRecords(_)
+        | AppendError::InvalidTimestamp(_)
+        | AppendError::OutOfOrderSequence { .. }
+        | AppendError::UnknownProducerId(_)
+        | AppendError::InvalidProducerEpoch { .. }
+        | AppendError::InvalidTxnState(_) => true,
+        AppendError::Corrupt(_)
+        | AppendError::MessageTooLarge { .. }
+        | AppendError::RecordListTooLarge { .. }
+        | AppendError::UnsupportedFormat(_)
+        | AppendError::UnsupportedCompression(_)
+        | AppendError::NoSpace
+        | AppendError::Offline(_) => false,
+    }
 }
