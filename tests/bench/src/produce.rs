@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::net::TcpStream;
 use std::sync::mpsc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{bail, ensure};
 use kafka_protocol::messages::ProduceRequest;
@@ -45,6 +46,8 @@ fn frames(target: &Target, shape: &Shape) -> anyhow::Result<(Vec<Vec<u8>>, usize
         "lz4" => Compression::Lz4,
         other => bail!("unknown codec '{other}': use none or lz4"),
     };
+    // Old timestamps would fall to retention at once.
+    let now_ms = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let mut builder = BatchBuilder::new(codec);
     let mut seed = 1u32;
     for index in 0..(shape.batch_bytes / shape.record_bytes).max(1) {
@@ -55,7 +58,7 @@ fn frames(target: &Target, shape: &Shape) -> anyhow::Result<(Vec<Vec<u8>>, usize
                 if at % 2 == 0 { (seed >> 24) as u8 } else { b'x' }
             })
             .collect();
-        builder.record(1_700_000_000_000 + index as i64, None, Some(&value), &[]);
+        builder.record(now_ms + index as i64, None, Some(&value), &[]);
     }
     let batch = builder.build().freeze();
     let one = |partition: i32| {
