@@ -23,6 +23,7 @@ mod lookup;
 mod maintain;
 mod open;
 mod read;
+mod rebuild;
 mod state;
 
 pub(crate) use open::Recovered;

@@ -6,6 +6,7 @@
 
 mod model;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use siltstone_common::fs::FileSystem;
 use siltstone_common::fs::sim::{SimFault, SimFs};
 use siltstone_log::{LogManager, LogManagerConfig};
 
-use model::{Ending, Partition, below, check, one_in, step, trace};
+use model::{Ending, Partition, below, check, check_damaged, one_in, step, trace};
 
 /// Seeds of a normal run.
 const SEEDS: u64 = 40;
@@ -125,23 +126,66 @@ impl World {
     }
 }
 
-/// Runs a seed and gives what the disk holds in the end.
-fn run(seed: u64) -> Vec<(std::path::PathBuf, Option<Vec<u8>>)> {
-    let mut world = World::new(seed);
-    for life in 0..LIVES {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let ended = runtime.block_on(world.live(life == 0));
-        world.ended = ended;
-        trace(|| format!("life {life} ended: {ended:?}"));
-        world.fs = match ended {
-            // A clean stop has to last through a power loss, too.
-            Ending::PowerLoss | Ending::Clean => world.fs.crash(&world.rng),
-            Ending::Kill => world.fs.kill(),
-        };
-        drop(runtime);
-        world.partitions.iter_mut().for_each(|partition| partition.ended(ended));
+fn in_runtime<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(future)
+}
+
+impl World {
+    fn lives(&mut self, count: u64) {
+        for life in 0..count {
+            let ended = in_runtime(self.live(life == 0));
+            self.ended = ended;
+            trace(|| format!("life {life} ended: {ended:?}"));
+            self.fs = match ended {
+                // A clean stop has to last through a power loss, too.
+                Ending::PowerLoss | Ending::Clean => self.fs.crash(&self.rng),
+                Ending::Kill => self.fs.kill(),
+            };
+            self.partitions.iter_mut().for_each(|partition| partition.ended(ended));
+        }
     }
+}
+
+/// Runs a seed and gives what the disk holds in the end.
+fn run(seed: u64) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let mut world = World::new(seed);
+    world.lives(LIVES);
     world.fs.dump()
+}
+
+/// F27: after a few lives one bit of one file is flipped. What stands beside the segments is healed; damage to records is noticed.
+fn run_with_a_flipped_bit(seed: u64) {
+    let mut world = World::new(seed);
+    world.lives(2);
+    let files: Vec<_> = world.fs.dump().into_iter().filter_map(|(path, bytes)| Some((path, bytes?.len() as u64))).collect();
+    let damageable =
+        |(path, len): &&(PathBuf, u64)| *len > 0 && path.file_name().is_some_and(|name| name != "meta.properties" && name != "manifest");
+    let files: Vec<_> = files.iter().filter(damageable).collect();
+    let Some((path, len)) = files.get(below(&world.rng, files.len() as u64) as usize) else {
+        return;
+    };
+    let position = below(&world.rng, if one_in(&world.rng, 2) { *len } else { (*len).min(4_200) });
+    world.fs.flip_bit(path, position, below(&world.rng, 8) as u8).unwrap();
+    trace(|| format!("flipped a bit at {position} of {}", path.display()));
+    let holds_records = path.extension().is_some_and(|extension| extension == "log" || extension == "wal");
+    in_runtime(world.check_damaged(holds_records));
+}
+
+impl World {
+    async fn check_damaged(&mut self, holds_records: bool) {
+        let env = Env::simulated(1, Arc::new(self.fs.clone()));
+        let (manager, report) = LogManager::open(config(&self.rng), env).unwrap();
+        trace(|| format!("opened: {report:?}"));
+        let known = manager.ids();
+        self.partitions.retain(|partition| !partition.is_gone(&known));
+        for partition in &mut self.partitions {
+            if holds_records {
+                check_damaged(partition, &manager);
+            } else {
+                check(partition, &manager, self.ended, &self.rng).unwrap();
+            }
+        }
+    }
 }
 
 fn from_env(name: &str) -> Option<u64> {
@@ -156,6 +200,14 @@ fn what_was_promised_is_there_after_any_end() {
     }
     for seed in 0..from_env("SILTSTONE_CRASH_SEEDS").unwrap_or(SEEDS) {
         let outcome = std::panic::catch_unwind(|| run(seed));
+        assert!(outcome.is_ok(), "seed {seed} failed: SILTSTONE_CRASH_SEED={seed} cargo test -p siltstone-log --test crash");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_healed_or_noticed() {
+    for seed in from_env("SILTSTONE_CRASH_SEED").map_or(0..SEEDS, |seed| seed..seed + 1) {
+        let outcome = std::panic::catch_unwind(|| run_with_a_flipped_bit(seed));
         assert!(outcome.is_ok(), "seed {seed} failed: SILTSTONE_CRASH_SEED={seed} cargo test -p siltstone-log --test crash");
     }
 }

@@ -202,6 +202,7 @@ impl Recovery<'_> {
         }
         self.report.wal_batches += batches(&payload).count() as u64;
         let found = self.found.entry(header.id).or_insert_with(|| Recovered { void_sequence, ..Recovered::default() });
+        found.cut(first.base_offset);
         found.entries.push((header.sequence, payload));
     }
 }

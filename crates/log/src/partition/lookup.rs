@@ -39,8 +39,11 @@ impl PartitionLog {
 
     pub(super) fn aborted_on_disk(&self, base_offset: i64) -> Result<Vec<AbortedTxn>, ReadError> {
         let path = self.path(base_offset, FileKind::Aborted);
-        let bytes = read_whole(self.shared.env.fs.as_ref(), &path)?;
-        decode_aborted(&bytes).map_err(|error| ReadError::Corrupt { offset: base_offset, reason: format!("{}: {error}", path.display()) })
+        let read = read_whole(self.shared.env.fs.as_ref(), &path).map_err(|error| error.to_string());
+        match read.and_then(|bytes| decode_aborted(&bytes).map_err(|error| error.to_string())) {
+            Ok(aborted) => Ok(aborted),
+            Err(error) => Ok(self.rebuild(base_offset, &format!("{}: {error}", path.display()))?.aborted),
+        }
     }
 
     /// The first record at or above `from` with a timestamp >= `timestamp_ms`: (timestamp, offset, leader epoch). Local part only. Blocks.

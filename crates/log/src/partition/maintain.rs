@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use siltstone_common::fault;
 use siltstone_common::fs::OpenMode;
 
 use super::PartitionLog;
 use super::state::LogState;
 use crate::epochs::{EpochEntry, LeaderEpochCache};
-use crate::error::LogError;
-use crate::index::decode_index;
+use crate::error::{LogError, ReadError};
 use crate::manifest::record::{PartitionRecord, Record, SegmentRecord};
 use crate::producers::ProducerStates;
 use crate::segment::{FileKind, Phase, SealedSegment, Segment, Walker, read_whole};
@@ -79,27 +79,38 @@ impl PartitionLog {
 
     fn sealed_segment(&self, segment: &Segment, epochs: &LeaderEpochCache) -> Result<SealedSegment, LogError> {
         let fs = self.shared.env.fs.as_ref();
-        let index_path = self.path(segment.base_offset, FileKind::Index);
-        let index = read_whole(fs, &index_path).map_err(|error| LogError::io(&index_path, error))?;
-        let index = decode_index(&index)
-            .map_err(|error| LogError::Corrupt { path: index_path.display().to_string(), reason: error.to_string() })?;
-        let snapshot_path = self.path(segment.end_offset, FileKind::Snapshot);
-        let snapshot = read_whole(fs, &snapshot_path).map_err(|error| LogError::io(&snapshot_path, error))?;
         let log_path = self.path(segment.base_offset, FileKind::Log);
         let last_offset = segment.end_offset - 1;
-        let aborted =
-            self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(|error| error.into_log_error(&log_path))?;
+        let failed = |error: ReadError| error.into_log_error(&log_path);
+        let index = self.index_on_disk(segment.base_offset).map_err(failed)?;
+        let aborted = self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(failed)?;
+        let producer_snapshot = self.snapshot_on_disk(segment).map_err(failed)?;
         Ok(SealedSegment {
             base_offset: segment.base_offset,
             last_offset,
             max_timestamp_ms: segment.max_timestamp_ms,
             size_bytes: segment.size_bytes,
             file: fs.open(&log_path, OpenMode::Read).map_err(|error| LogError::io(&log_path, error))?,
-            index,
+            index: index.to_vec(),
             aborted,
-            producer_snapshot: snapshot.into(),
+            producer_snapshot,
             leader_epochs: epochs.slice(segment.base_offset, last_offset),
         })
+    }
+
+    /// Producer state at the end of a sealed segment.
+    fn snapshot_on_disk(&self, segment: &Segment) -> Result<Bytes, ReadError> {
+        let path = self.path(segment.end_offset, FileKind::Snapshot);
+        let read = read_whole(self.shared.env.fs.as_ref(), &path).map_err(|error| error.to_string());
+        let checked = read.and_then(|bytes| match ProducerStates::load(&bytes) {
+            Ok((_, offset)) if offset == segment.end_offset => Ok(bytes),
+            Ok((_, offset)) => Err(format!("it is of offset {offset}")),
+            Err(error) => Err(error.to_string()),
+        });
+        match checked {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => Ok(self.rebuild(segment.base_offset, &format!("{}: {error}", path.display()))?.snapshot),
+        }
     }
 
     /// Removes sealed segments whose last offset is below `offset` from the local disk; the caller has made sure that they are committed

@@ -31,6 +31,21 @@ pub(crate) struct Recovered {
     pub(crate) entries: Vec<(u64, Bytes)>,
 }
 
+impl Recovered {
+    /// Drops entries at or above `offset`, where a later one begins: a truncation lay between them, whether or not the manifest got to say so.
+    pub(crate) fn cut(&mut self, offset: i64) {
+        while let Some((_, bytes)) = self.entries.last_mut() {
+            let below = batches(bytes).map_while(Result::ok).take_while(|(header, _)| header.last_offset() < offset);
+            let kept = below.map(|(_, batch)| batch.len()).sum();
+            if kept > 0 {
+                bytes.truncate(kept);
+                return;
+            }
+            self.entries.pop();
+        }
+    }
+}
+
 impl PartitionLog {
     /// An empty log, or what recovery found. WAL entries up to `covered_sequence` are void for a log that was not there. Blocks.
     pub(crate) fn open(
@@ -116,10 +131,11 @@ pub(super) fn state_from_record(
     Ok(state)
 }
 
-struct Loader<'a> {
-    fs: &'a dyn FileSystem,
-    dir: &'a Path,
-    interval: u32,
+/// Reads what a partition's directory holds.
+pub(super) struct Loader<'a> {
+    pub(super) fs: &'a dyn FileSystem,
+    pub(super) dir: &'a Path,
+    pub(super) interval: u32,
 }
 
 impl Loader<'_> {
@@ -139,7 +155,8 @@ impl Loader<'_> {
         known.indexed && snapshot_offset > known.last_offset && self.index_is_good(known) && (!known.has_aborts || aborted_is_good())
     }
 
-    fn usable_snapshot(&self, offset: i64) -> Option<(ProducerStates, i64)> {
+    /// The snapshot of `offset`, if there is one that can be used.
+    pub(super) fn usable_snapshot(&self, offset: i64) -> Option<(ProducerStates, i64)> {
         let path = path_of(self.dir, offset, FileKind::Snapshot);
         let bytes = match read_whole(self.fs, &path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -201,7 +218,7 @@ impl Loader<'_> {
     }
 
     /// Reads the headers of a segment. The error has what was good before the damage, and its reason.
-    fn walk(&self, known: &SegmentRecord, producers: &mut ProducerStates, from: i64) -> Result<Segment, (Box<Segment>, String)> {
+    pub(super) fn walk(&self, known: &SegmentRecord, producers: &mut ProducerStates, from: i64) -> Result<Segment, (Box<Segment>, String)> {
         let mut walked = Segment::new(known.base_offset);
         let path = path_of(self.dir, known.base_offset, FileKind::Log);
         let file = match self.fs.open(&path, OpenMode::Read) {
@@ -270,4 +287,36 @@ fn step(walker: &mut Walker, walked: &Segment) -> Result<Option<(BatchHeader, Op
         false => None,
     };
     Ok(Some((header, marker)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::stamp;
+    use crate::testing::batch;
+
+    fn entry(offsets: &[i64]) -> Bytes {
+        let stamped = |offset: &i64| {
+            let mut batch = batch(0, &[b"a", b"b"]);
+            stamp(&mut batch, *offset, 0);
+            batch
+        };
+        offsets.iter().flat_map(stamped).collect::<Vec<u8>>().into()
+    }
+
+    #[test]
+    fn a_later_entry_replaces_what_it_overlaps() {
+        let entries = vec![(1, entry(&[0, 2])), (2, entry(&[4, 6])), (3, entry(&[8]))];
+        let whole = entries[1].1.len();
+        let mut recovered = Recovered { entries, ..Recovered::default() };
+        recovered.cut(10);
+        assert_eq!(recovered.entries.len(), 3);
+        recovered.cut(7);
+        assert_eq!(
+            recovered.entries.iter().map(|(sequence, bytes)| (*sequence, bytes.len())).collect::<Vec<_>>(),
+            [(1, whole), (2, whole / 2)]
+        );
+        recovered.cut(0);
+        assert!(recovered.entries.is_empty());
+    }
 }

@@ -154,8 +154,11 @@ impl PartitionLog {
     pub(super) fn index_on_disk(&self, base_offset: i64) -> Result<Arc<Vec<IndexEntry>>, ReadError> {
         self.shared.files.index(self.id, base_offset, || {
             let path = self.path(base_offset, FileKind::Index);
-            let bytes = read_whole(self.shared.env.fs.as_ref(), &path)?;
-            decode_index(&bytes).map_err(|error| ReadError::Corrupt { offset: base_offset, reason: format!("{}: {error}", path.display()) })
+            let read = read_whole(self.shared.env.fs.as_ref(), &path).map_err(|error| error.to_string());
+            match read.and_then(|bytes| decode_index(&bytes).map_err(|error| error.to_string())) {
+                Ok(index) => Ok(index),
+                Err(error) => Ok(self.rebuild(base_offset, &format!("{}: {error}", path.display()))?.index),
+            }
         })
     }
 

@@ -3,12 +3,14 @@
 use bytes::{Bytes, BytesMut};
 use siltstone_common::entropy::{Entropy, SmallEntropy};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
-use siltstone_log::batch::{BatchHeader, Compression, batches, stamp};
+use siltstone_log::batch::{BatchHeader, Compression, batches, stamp, verify_crc};
 use siltstone_log::epochs::{EpochEntry, LeaderEpochCache};
 use siltstone_log::producers::{AbortedTxn, EndTxnMarker, ProducerStates};
 use siltstone_log::records::BatchBuilder;
 use siltstone_log::{AppendOrigin, LogConfig, LogManager, LogSlice, PartitionLog};
 
+/// What the checksum does not cover (offset, epoch) lies before it.
+const CRC_AT: usize = 17;
 const IDEMPOTENT: [i64; 2] = [100, 101];
 const TRANSACTIONAL: [i64; 2] = [200, 201];
 
@@ -241,6 +243,30 @@ pub fn check(partition: &mut Partition, manager: &LogManager, ended: Ending, rng
     log.raise_high_watermark(offsets.log_end);
     check_contents(partition, &log, rng)?;
     check_sealed(partition, &log)
+}
+
+/// After damage to records: each batch that can be read and has a good checksum is the one that was written.
+pub fn check_damaged(partition: &Partition, manager: &LogManager) {
+    let Ok(log) = manager.get_or_create(partition.id, partition.config.clone()) else {
+        return;
+    };
+    let offsets = log.offsets();
+    let mut at = offsets.local_start;
+    while at < offsets.log_end {
+        let Ok(read) = log.read(at, 3_000, true, offsets.log_end) else {
+            return;
+        };
+        if read.next_offset <= at {
+            return;
+        }
+        for bytes in read.slices.iter().filter_map(|slice| slice_bytes(slice).ok()) {
+            for (header, batch) in batches(&bytes).map_while(Result::ok).filter(|(_, batch)| verify_crc(batch).is_ok()) {
+                let same = |stored: &Stored| stored.header.base_offset == header.base_offset && stored.bytes[CRC_AT..] == batch[CRC_AT..];
+                assert!(partition.batches.iter().any(same), "I6: {:?} at {}", partition.id, header.base_offset);
+            }
+        }
+        at = read.next_offset;
+    }
 }
 
 fn check_contents(partition: &Partition, log: &PartitionLog, rng: &SmallEntropy) -> Outcome {
