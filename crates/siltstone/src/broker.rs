@@ -156,8 +156,8 @@ async fn open_remote(
     cluster_id: &str,
 ) -> anyhow::Result<RemoteTier> {
     match tokio::time::timeout(CLAIM_LIMIT, store.claim(cluster_id)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) if !error.retryable() => bail!("object store {}: {error}", store.address()),
+        Ok(Ok(())) => probe(env, &store),
+        Ok(Err(error @ StoreError::BadAddress { .. })) => bail!("object store {}: {error}", store.address()),
         Ok(Err(error)) => claim_later(env, &store, cluster_id, &error.to_string()),
         Err(_elapsed) => claim_later(env, &store, cluster_id, "no answer"),
     }
@@ -174,6 +174,16 @@ async fn open_remote(
     let collector = GarbageCollector::new(GarbageConfig::default(), store, Arc::clone(metadata), env.clone());
     env.tasks.spawn("bucket-gc", collector.run());
     Ok(RemoteTier { reader, uploader })
+}
+
+/// Says in the log what the store honours, without making the start wait.
+fn probe(env: &Env, store: &RemoteStore) {
+    let store = store.clone();
+    env.tasks.spawn("bucket-probe", async move {
+        if let Err(error) = store.probe().await {
+            tracing::warn!(%error, "could not probe the bucket");
+        }
+    });
 }
 
 fn claim_later(env: &Env, store: &RemoteStore, cluster_id: &str, reason: &str) {
