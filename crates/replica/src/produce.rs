@@ -109,6 +109,8 @@ impl ReplicaManager {
         if acks == ACKS_ALL && state.isr.len() < min_insync {
             return Err(ReplicaError::NotEnoughReplicas);
         }
+        // A slow disk slows its producers down; it does not fill the memory.
+        partition.log().ready().await;
         let size = part.records.len() as u64;
         let info = partition.log().append_as_leader(part.records, state.leader_epoch, origin)?;
         self.metrics.add_bytes_in(size);
