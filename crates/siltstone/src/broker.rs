@@ -47,11 +47,9 @@ impl Broker {
     ) -> anyhow::Result<Self> {
         let cluster_id = metadata.image().cluster_id.clone();
         let (logs, clean_shutdown, was_empty) = open_logs(config, env, &cluster_id).await?;
+        let (host, port) = config.advertise.clone();
         let address = listener.local_addr();
-        let (host, port) = config.advertise.clone().map_or_else(
-            || (address.ip().to_string(), address.port()),
-            |(host, port)| (host, if port == 0 { address.port() } else { port }),
-        );
+        let port = if port == 0 { address.port() } else { port };
         let rack = config.kafka.get("broker.rack").cloned();
         let id = config.node_id;
         let epoch = metadata

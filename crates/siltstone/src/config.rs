@@ -48,8 +48,8 @@ pub struct Config {
     pub node_id: i32,
     /// For Kafka clients.
     pub listen: SocketAddr,
-    /// What clients are told; `None`: the listen address.
-    pub advertise: Option<(String, u16)>,
+    /// What clients are told; port 0 stands for the port that is bound.
+    pub advertise: (String, u16),
     /// For metrics, health and the metadata API.
     pub admin: SocketAddr,
     /// Everything local.
@@ -109,7 +109,10 @@ impl Config {
         Ok(Self {
             node_id,
             listen: resolve("listen", &listen)?,
-            advertise: options.advertise.clone().or(file.advertise).map(|text| host_and_port("advertise", &text)).transpose()?,
+            advertise: match options.advertise.clone().or(file.advertise) {
+                Some(text) => host_and_port("advertise", &text)?,
+                None => (reachable_host(&listen)?, 0),
+            },
             admin: resolve("admin", &admin)?,
             object_store: object_store
                 .or_else(|| (role != Role::Metadata).then(|| format!("file://{}", data_dir.join("bucket").display()))),
@@ -177,6 +180,15 @@ fn host_and_port(what: &str, text: &str) -> anyhow::Result<(String, u16)> {
     Ok((host.trim_matches(['[', ']']).to_owned(), port))
 }
 
+/// The host that clients can reach when they are told no other: the one listened on, or for "any address" this machine's name, as in Kafka.
+fn reachable_host(listen: &str) -> anyhow::Result<String> {
+    if !resolve("listen", listen)?.ip().is_unspecified() {
+        return Ok(host_and_port("listen", listen)?.0);
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    Ok(if name.trim().is_empty() { "localhost".to_owned() } else { name.trim().to_owned() })
+}
+
 fn resolve(what: &str, text: &str) -> anyhow::Result<SocketAddr> {
     let (host, port) = host_and_port(what, text)?;
     let mut found = (host.as_str(), port).to_socket_addrs().with_context(|| format!("{what}: cannot resolve '{host}'"))?;
@@ -213,6 +225,12 @@ mod tests {
         assert_eq!(disk_budget("1048576").ok(), Some(DiskBudget::Bytes(1_048_576)));
         assert_eq!(disk_budget("75%").ok(), Some(DiskBudget::Percent(75)));
         assert!(disk_budget("0%").is_err() && disk_budget("lots").is_err());
+    }
+
+    #[test]
+    fn clients_are_told_a_host_that_they_can_reach() {
+        assert_eq!(reachable_host("localhost:9092").ok().as_deref(), Some("localhost"));
+        assert!(reachable_host("0.0.0.0:9092").is_ok_and(|host| host != "0.0.0.0"));
     }
 
     #[test]
