@@ -230,7 +230,8 @@ fn check_producers(state: &LogState, headers: &[BatchHeader]) -> Result<Option<A
             return Ok(Some(AppendInfo {
                 first_offset: base_offset,
                 last_offset,
-                log_append_time_ms: if state.config.log_append_time { timestamp_ms } else { -1 },
+                // The time of the batch that is here, as Kafka does whatever the timestamp type.
+                log_append_time_ms: timestamp_ms,
                 log_start_offset: state.offsets.log_start,
                 duplicate: true,
             }));
