@@ -198,14 +198,19 @@ impl ReplicaManager {
     ) -> FetchedPartition {
         let offsets = partition.offsets();
         let mut answer = FetchedPartition::at(part.id, &offsets);
+        let offset = part.fetch_offset;
+        let mut in_range = (offsets.log_start..=offsets.log_end).contains(&offset);
         if part.last_fetched_epoch >= 0 {
-            answer.diverging_epoch = divergence(partition, part);
-            if answer.diverging_epoch.is_some() {
-                return answer;
+            match divergence(partition, part) {
+                Divergence::None => {}
+                Divergence::UnknownEpoch => in_range = false,
+                Divergence::At(epoch, end_offset) => {
+                    answer.diverging_epoch = Some((epoch, end_offset));
+                    return answer;
+                }
             }
         }
-        let offset = part.fetch_offset;
-        if offset < offsets.log_start || offset > offsets.log_end {
+        if !in_range {
             answer.error = Some(ReplicaError::OffsetOutOfRange { offset, start: offsets.log_start, end: offsets.log_end });
             answer.high_watermark = -1;
             answer.last_stable_offset = -1;
@@ -309,12 +314,20 @@ fn fill_remote(answer: &mut FetchedPartition, read: RemoteRead) {
     answer.slices = read.slices.into_iter().filter(|slice: &Bytes| !slice.is_empty()).map(LogSlice::Memory).collect();
 }
 
-/// Where the reader's log and ours part, if they do (KIP-595).
-fn divergence(partition: &Partition, part: &FetchPartition) -> Option<(i32, i64)> {
+/// How the log of a reader and ours part (KIP-595).
+enum Divergence {
+    None,
+    /// We never heard of the reader's epoch, so its offset is out of range.
+    UnknownEpoch,
+    /// Our last epoch up to the reader's, and where it ends.
+    At(i32, i64),
+}
+
+fn divergence(partition: &Partition, part: &FetchPartition) -> Divergence {
     match partition.log().end_offset_for_epoch(part.last_fetched_epoch) {
-        None => Some((-1, -1)),
-        Some((epoch, end)) if epoch < part.last_fetched_epoch || end < part.fetch_offset => Some((epoch, end)),
-        Some(_) => None,
+        None => Divergence::UnknownEpoch,
+        Some((epoch, end)) if epoch < part.last_fetched_epoch || end < part.fetch_offset => Divergence::At(epoch, end),
+        Some(_) => Divergence::None,
     }
 }
 
