@@ -67,7 +67,7 @@ impl ConfigEntry {
 
 /// Every topic setting of `topic`, in the order of the table.
 pub(crate) fn of_topic(ctx: &RequestContext, image: &MetadataImage, topic: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
-    let entries = topic_configs().iter().map(|def| {
+    let entries = topic_configs().iter().filter(|def| !def.internal).map(|def| {
         let own = topic.get(def.name).map(|value| Origin {
             name: def.name.to_owned(),
             value: Some(value.clone()),

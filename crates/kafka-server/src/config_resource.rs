@@ -4,6 +4,7 @@ use siltstone_metadata::MetadataError;
 use siltstone_metadata::api::{ConfigOp, ConfigResource};
 
 use crate::context::RequestContext;
+use crate::topic_lookup::is_valid_name;
 
 pub(crate) const TOPIC: i8 = 2;
 pub(crate) const BROKER: i8 = 4;
@@ -12,6 +13,7 @@ pub(crate) const GROUP: i8 = 32;
 /// Whose settings a request means. A broker's must be this one's (settings are asked of the broker itself) or, empty, the cluster default.
 pub(crate) fn resource(ctx: &RequestContext, kind: i8, name: &str) -> Result<ConfigResource, MetadataError> {
     match kind {
+        TOPIC if !is_valid_name(name) => Err(MetadataError::InvalidTopic(format!("Topic name is invalid: '{name}'"))),
         TOPIC if ctx.services.metadata.image().topic(name).is_none() => Err(MetadataError::UnknownTopic(name.to_owned())),
         TOPIC => Ok(ConfigResource::Topic(name.to_owned())),
         BROKER if name.is_empty() => Ok(ConfigResource::Broker(String::new())),

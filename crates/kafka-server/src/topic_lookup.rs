@@ -42,3 +42,9 @@ pub(crate) const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 pub(crate) fn refuse_epoch_below_none(current_leader_epoch: i32) -> Result<(), ResponseError> {
     if current_leader_epoch < -1 { Err(ResponseError::FencedLeaderEpoch) } else { Ok(()) }
 }
+
+/// Kafka's rule for topic names.
+pub(crate) fn is_valid_name(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= 249 && name != "." && name != ".." && name.bytes().all(legal)
+}

@@ -37,6 +37,11 @@ async fn create(ctx: &RequestContext, topic: CreatePartitionsTopic, validate_onl
     let name = topic.name.0.as_str();
     let image = ctx.services.metadata.image();
     let id = image.topic(name).map(|topic| topic.id).ok_or_else(|| MetadataError::UnknownTopic(name.to_owned()))?;
+    if topic.assignments.as_ref().is_some_and(Vec::is_empty) {
+        return Err(MetadataError::InvalidReplicaAssignment(
+            "The list of assignments is empty: leave it out to have the broker choose.".to_owned(),
+        ));
+    }
     let new: Vec<Vec<i32>> =
         topic.assignments.unwrap_or_default().into_iter().map(|new| new.broker_ids.iter().map(|id| id.0).collect()).collect();
     ctx.services.metadata.create_partitions(id, topic.count, new, validate_only).await

@@ -20,6 +20,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest
             DescribeConfigsResult::default().with_resource_type(asked.resource_type).with_resource_name(asked.resource_name.clone());
         match describe(ctx, asked, detail) {
             Ok(configs) => result.with_configs(configs).with_error_message(Some(text(""))),
+            // Kafka has no text for this one.
+            Err(error @ MetadataError::UnknownTopic(_)) => {
+                result.with_error_code(metadata_error(&error).code()).with_error_message(Some(text("")))
+            }
             Err(error) => {
                 let code: ResponseError = metadata_error(&error);
                 result.with_error_code(code.code()).with_error_message(Some(text(error)))
@@ -37,6 +41,7 @@ fn describe(
     let image = ctx.services.metadata.image();
     let wanted = |entry: &ConfigEntry| match &asked.configuration_keys {
         None => true,
+        Some(keys) if keys.is_empty() => true, // as Kafka
         Some(keys) => keys.iter().any(|key| key.as_str() == entry.name()),
     };
     let (entries, fixed): (Vec<ConfigEntry>, bool) = match resource(ctx, asked.resource_type, asked.resource_name.as_str())? {

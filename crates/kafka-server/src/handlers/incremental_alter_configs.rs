@@ -1,6 +1,6 @@
 //! IncrementalAlterConfigs (KIP-339): set, delete, append to and subtract from single settings.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::messages::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
 use kafka_protocol::messages::incremental_alter_configs_response::AlterConfigsResourceResponse;
@@ -15,8 +15,14 @@ use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
+    let mut times: BTreeMap<(i8, &str), usize> = BTreeMap::new();
     for asked in &request.resources {
+        *times.entry((asked.resource_type, asked.resource_name.as_str())).or_default() += 1;
+    }
+    for asked in &request.resources {
+        let twice = times.get(&(asked.resource_type, asked.resource_name.as_str())).is_some_and(|times| *times > 1);
         let outcome = match changes(asked) {
+            _ if twice => Err(MetadataError::InvalidRequest("Each resource must appear at most once.".to_owned())),
             Ok(ops) => alter(ctx, asked.resource_type, asked.resource_name.as_str(), ops, request.validate_only).await,
             Err(error) => Err(error),
         };

@@ -14,7 +14,7 @@ use siltstone_metadata::{MetadataError, MetadataImage, TopicImage};
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
 use crate::topic_lookup::{
-    ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS, OPERATIONS_UNKNOWN, broker_ids, offline_replicas, text, topic_name,
+    ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS, OPERATIONS_UNKNOWN, broker_ids, is_valid_name, offline_replicas, text, topic_name,
 };
 
 pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
@@ -128,10 +128,4 @@ fn found(image: &MetadataImage, topic: &TopicImage, operations: i32) -> Metadata
         .with_is_internal(topic.is_internal())
         .with_partitions(partitions.collect())
         .with_topic_authorized_operations(operations)
-}
-
-/// Kafka's rule for topic names.
-fn is_valid_name(name: &str) -> bool {
-    let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= 249 && name != "." && name != ".." && name.bytes().all(legal)
 }
