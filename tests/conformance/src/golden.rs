@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// The Kafka whose answers the golden files hold.
 pub const KAFKA_VERSION: &str = "4.3.1";
 /// What identifies an element of an array in a path.
-const IDENTITY: [&str; 12] = [
+const IDENTITY: [&str; 13] = [
     "name",
     "topic_name",
     "topic",
@@ -19,6 +19,7 @@ const IDENTITY: [&str; 12] = [
     "member_id",
     "partition_index",
     "partition",
+    "index",
     "api_key",
     "topic_id",
     "base_offset",

@@ -19,6 +19,7 @@ const SORT_KEYS: [&str; 10] = [
     "api_key",
 ];
 const HALF_HOUR_MS: i64 = 30 * 60 * 1000;
+const THIRTY_DAYS_MS: i64 = 30 * 86_400_000;
 
 /// Gives each volatile value a name by order of first appearance within one scenario.
 pub struct Normaliser {
@@ -99,7 +100,11 @@ impl Normaliser {
         if (self.start_ms..self.start_ms + 100_000).contains(&n) {
             return Some(format!("<start+{}>", n - self.start_ms));
         }
-        ((n - now_ms()).abs() < HALF_HOUR_MS).then(|| "<now>".into())
+        let ahead_ms = n - now_ms();
+        if (ahead_ms - THIRTY_DAYS_MS).abs() < 2 * HALF_HOUR_MS {
+            return Some("<now+30d>".into());
+        }
+        (ahead_ms.abs() < HALF_HOUR_MS).then(|| "<now>".into())
     }
 
     fn name(&mut self, kind: &'static str, value: &str) -> String {

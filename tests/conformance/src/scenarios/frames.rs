@@ -99,6 +99,7 @@ fn headers(s: &mut Session) -> Result<()> {
 }
 
 fn bodies(s: &mut Session) -> Result<()> {
+    s.note_only_own();
     let mut c = s.connect()?;
     let heartbeat = HeartbeatRequest::default().with_group_id(s.group("g")).with_member_id(text("m"));
     for version in [0, 4] {
