@@ -108,13 +108,15 @@ pub(crate) struct Connection {
     outbound: Outbound,
     watch: Arc<Watch>,
     client_id: Option<Arc<str>>,
+    /// A violation that ends the connection once the requests before it are answered, as in Kafka.
+    ending: Option<Ended>,
 }
 
 impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, watch: Arc<Watch>) -> Self {
         let inbound = Inbound::new(shared.limits.request_bytes_max, shared.budget.charge());
         let outbound = Outbound::new(shared.env.tasks.clone(), Arc::clone(&shared.metrics));
-        Self { shared, peer, stream, inbound, pipeline: VecDeque::new(), outbound, watch, client_id: None }
+        Self { shared, peer, stream, inbound, pipeline: VecDeque::new(), outbound, watch, client_id: None, ending: None }
     }
 
     /// Serves the client until either side ends it.
@@ -133,17 +135,36 @@ impl Connection {
         for _ in 0..TURNS_MAX {
             let sent = self.poll_send(cx)?;
             let answered = self.poll_pipeline(cx)?;
-            let started = self.start_requests(cx)?;
-            let read = self.poll_read(cx)?;
+            let taken_in = self.take_in(cx)?;
+            if self.pipeline.is_empty()
+                && self.outbound.queued_bytes() == 0
+                && let Some(ended) = self.ending.take()
+            {
+                return Poll::Ready(Err(ended));
+            }
             if self.is_over() {
                 return Poll::Ready(Err(if self.watch.is_draining() { Ended::Shutdown } else { Ended::ByClient }));
             }
-            if !(sent || answered || started || read) {
+            if !(sent || answered || taken_in) {
                 return Poll::Pending;
             }
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Starts and reads requests, unless one has broken the rules.
+    fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        if self.ending.is_some() {
+            return Ok(false);
+        }
+        match self.start_requests(cx).and_then(|started| Ok(started | self.poll_read(cx)?)) {
+            Err(ended) if ended.is_violation() => {
+                self.ending = Some(ended);
+                Ok(true)
+            }
+            other => other,
+        }
     }
 
     fn verdict(&self) -> Option<Ended> {
