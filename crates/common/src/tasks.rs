@@ -6,6 +6,7 @@
 use std::fmt::Debug;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -70,6 +71,35 @@ impl Tasks {
         }
     }
 
+    /// Runs `work`, which may block, for each of `items`, at most `limit` at the same time: on threads of their own, or in a simulation one
+    /// after the other. Answers come in the order of `items`. Blocks.
+    pub fn blocking_each<T: Sync, R: Send>(&self, limit: usize, items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+        if !self.threaded || items.len() < 2 || limit < 2 {
+            return items.iter().map(work).collect();
+        }
+        let next = AtomicUsize::new(0);
+        let run = || {
+            let mut done = Vec::new();
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(item) = items.get(index) else { return done };
+                done.push((index, work(item)));
+            }
+        };
+        let mut done = std::thread::scope(|scope| {
+            // This thread is one of them: should no other start, it does it all.
+            let others = (1..limit.min(items.len())).filter_map(|_| std::thread::Builder::new().spawn_scoped(scope, run).ok());
+            let others: Vec<_> = others.collect();
+            let mut done = run();
+            for other in others {
+                done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            }
+            done
+        });
+        done.sort_unstable_by_key(|(index, _)| *index);
+        done.into_iter().map(|(_, answer)| answer).collect()
+    }
+
     /// Completes when shutdown was asked for.
     pub async fn stopped(&self) {
         self.token.cancelled().await;
@@ -116,5 +146,18 @@ mod tests {
         });
         assert!(tasks.shutdown(Duration::from_secs(5)).await);
         assert!(receiver.await.is_ok());
+    }
+
+    #[test]
+    fn blocking_each_runs_several_at_a_time_and_answers_in_order() {
+        let items: Vec<usize> = (0..40).collect();
+        let barrier = std::sync::Barrier::new(4);
+        let work = |item: &usize| {
+            barrier.wait();
+            item * 2
+        };
+        let expected: Vec<_> = items.iter().map(|item| item * 2).collect();
+        assert_eq!(Tasks::threaded().blocking_each(4, &items, work), expected);
+        assert_eq!(Tasks::single_threaded().blocking_each(4, &items, |item| item * 2), expected);
     }
 }

@@ -41,6 +41,8 @@ pub fn append_error(error: &AppendError) -> ResponseError {
         AppendError::UnknownProducerId(_) => ResponseError::UnknownProducerId,
         AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,
         AppendError::InvalidTxnState(_) => ResponseError::InvalidTxnState,
+        AppendError::StaleLeaderEpoch { .. } => ResponseError::NotLeaderOrFollower,
+        AppendError::Deleted => ResponseError::UnknownTopicOrPartition,
         AppendError::NoSpace | AppendError::Offline(_) => ResponseError::KafkaStorageError,
     }
 }

@@ -109,6 +109,17 @@ pub enum AppendError {
     /// INVALID_TXN_STATE.
     #[error("invalid transaction state: {0}")]
     InvalidTxnState(&'static str),
+    /// The caller's leader epoch is older than one that was begun here (I9): NOT_LEADER_OR_FOLLOWER.
+    #[error("leader epoch {got} is older than {current}")]
+    StaleLeaderEpoch {
+        /// Of the append.
+        got: i32,
+        /// The newest here.
+        current: i32,
+    },
+    /// The partition was deleted: UNKNOWN_TOPIC_OR_PARTITION.
+    #[error("the partition was deleted")]
+    Deleted,
     /// The disk mark is reached (I40): a retriable KAFKA_STORAGE_ERROR until room comes back.
     #[error("no room on the disk")]
     NoSpace,

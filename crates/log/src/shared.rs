@@ -48,14 +48,20 @@ impl Health {
         self.closed.swap(true, Ordering::AcqRel)
     }
 
-    /// Whether an append may begin.
-    pub(crate) fn check(&self) -> Result<(), AppendError> {
+    /// An error once the directory is offline or closed.
+    pub(crate) fn check_open(&self) -> Result<(), AppendError> {
         if let Some(reason) = self.offline() {
             return Err(AppendError::Offline(reason.to_owned()));
         }
         if self.closed.load(Ordering::Acquire) {
             return Err(AppendError::Offline("the log is closed".to_owned()));
         }
+        Ok(())
+    }
+
+    /// Whether an append may begin.
+    pub(crate) fn check(&self) -> Result<(), AppendError> {
+        self.check_open()?;
         if self.no_space.load(Ordering::Relaxed) {
             return Err(AppendError::NoSpace);
         }

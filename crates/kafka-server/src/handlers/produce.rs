@@ -259,6 +259,8 @@ fn tells_log_start(error: &ReplicaError) -> bool {
         | AppendError::RecordListTooLarge { .. }
         | AppendError::UnsupportedFormat(_)
         | AppendError::UnsupportedCompression(_)
+        | AppendError::StaleLeaderEpoch { .. }
+        | AppendError::Deleted
         | AppendError::NoSpace
         | AppendError::Offline(_) => false,
     }

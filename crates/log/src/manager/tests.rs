@@ -433,3 +433,82 @@ async fn a_follower_takes_the_leaders_batches_as_they_are_but_no_bad_or_old_ones
     assert_eq!(follower.leader_epochs(), leader.leader_epochs());
     assert_eq!(follower.end_offset_for_epoch(1), Some((1, 50)));
 }
+
+fn in_simulation<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
+}
+
+/// I3: a clean stop acknowledges what it synced, nothing else.
+#[test]
+fn a_close_that_could_not_sync_acknowledges_nothing_more() {
+    in_simulation(async {
+        let fs = SimFs::new();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let small = process.log(0, &LogConfig::default());
+        append_values(&small, 0..3);
+        acknowledged(&small).await;
+        // Not even in the write-ahead log yet, as its loop had no turn.
+        let large = process.log(1, &LogConfig::default());
+        append(&large, &vec![7; 100 << 10]);
+        let used: u64 = fs.dump().iter().filter_map(|(_, bytes)| Some(bytes.as_ref()?.len() as u64)).sum();
+        fs.set_capacity(Some(used + (16 << 10)));
+        assert!(process.manager.close().is_err(), "there is no room for the large record");
+        assert_eq!(small.offsets().ack_end, 3);
+        assert_eq!(large.offsets().ack_end, 0, "it is nowhere on the disk");
+    });
+}
+
+/// An append that was being checked while the log closed is refused or kept, never taken and lost (I3).
+#[test]
+fn nothing_is_appended_behind_a_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let log_end = runtime.block_on(async {
+        let process = Process::start(config(dir.path()), &Env::system());
+        let log = process.log(0, &LogConfig::default());
+        let value = vec![b'x'; 900 << 10];
+        std::thread::scope(|scope| {
+            for _ in 0..3 {
+                scope.spawn(|| {
+                    let records = batch(1_700_000_000_000, &[&value]);
+                    while !matches!(
+                        log.append_as_leader(records.clone(), 1, crate::AppendOrigin::Client),
+                        Err(crate::AppendError::Offline(_))
+                    ) {}
+                });
+            }
+            while log.offsets().log_end < 4 {
+                std::thread::yield_now();
+            }
+            process.manager.close().unwrap();
+        });
+        let offsets = log.offsets();
+        assert_eq!(offsets.ack_end, offsets.log_end, "all that was taken was synced");
+        drop(log);
+        process.kill().await;
+        offsets.log_end
+    });
+    runtime.block_on(async {
+        let process = Process::start(config(dir.path()), &Env::system());
+        assert!(process.report.clean);
+        assert_eq!(process.log(0, &LogConfig::default()).offsets().log_end, log_end);
+        process.kill().await;
+    });
+}
+
+/// I7, I9: once a newer epoch has begun, what an older leader still had in hand is refused.
+#[test]
+fn an_append_in_an_older_epoch_is_refused() {
+    in_simulation(async {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&SimFs::new()));
+        let log = process.log(0, &LogConfig::default());
+        log.begin_leader_epoch(3);
+        let append = |epoch| log.append_as_leader(batch(1, &[b"x"]), epoch, crate::AppendOrigin::Client);
+        assert!(matches!(append(2), Err(crate::AppendError::StaleLeaderEpoch { got: 2, current: 3 })));
+        assert_eq!(log.offsets().log_end, 0);
+        append(3).unwrap();
+        append(4).unwrap();
+        assert!(append(3).is_err());
+        assert_eq!(log.leader_epochs().iter().map(|entry| entry.epoch).collect::<Vec<_>>(), [3, 4]);
+    });
+}

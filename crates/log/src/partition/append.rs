@@ -26,15 +26,16 @@ impl PartitionLog {
     /// [`PartitionLog::subscribe`]).
     ///
     /// # Errors
-    /// See [`AppendError`]; nothing was appended then.
+    /// See [`AppendError`]; nothing was appended then. An epoch below the newest one here is refused (I7, I9).
     pub fn append_as_leader(&self, records: BytesMut, leader_epoch: i32, origin: AppendOrigin) -> Result<AppendInfo, AppendError> {
         self.check_ready()?;
         let config = Arc::clone(&self.state.lock().config);
         let now_ms = self.shared.env.clock.now_ms();
         let mut valid = validate(records, origin, &config, now_ms)?;
         let mut state = self.state.lock();
-        if state.deleted {
-            return Err(AppendError::Offline("the partition was deleted".to_owned()));
+        self.check_still_open(&state)?;
+        if let Some(current) = state.epochs.latest_epoch().filter(|current| *current > leader_epoch) {
+            return Err(AppendError::StaleLeaderEpoch { got: leader_epoch, current });
         }
         if let Some(duplicate) = check_producers(&state, &valid.headers)? {
             return Ok(duplicate);
@@ -76,6 +77,7 @@ impl PartitionLog {
             len += bytes.len();
         }
         let mut state = self.state.lock();
+        self.check_still_open(&state)?;
         let log_end = state.offsets.log_end;
         let (first_offset, end_offset) = range.unwrap_or((log_end, log_end));
         if first_offset < log_end {
@@ -96,6 +98,15 @@ impl PartitionLog {
     fn check_ready(&self) -> Result<(), AppendError> {
         self.shared.health.check()?;
         if self.shared.wal.has_room() { Ok(()) } else { Err(AppendError::NoSpace) }
+    }
+
+    /// To be asked with the state locked, after all that takes time: what is appended once the log was closed or deleted would
+    /// come after what its last flush covers.
+    fn check_still_open(&self, state: &LogState) -> Result<(), AppendError> {
+        if state.deleted {
+            return Err(AppendError::Deleted);
+        }
+        self.shared.health.check_open()
     }
 
     /// Adds stamped batches to the log in memory and queues them for the WAL.

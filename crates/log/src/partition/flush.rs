@@ -33,6 +33,13 @@ struct Piece {
     end_offset: i64,
 }
 
+/// How far a log was synced.
+#[derive(Copy, Clone, Debug)]
+pub(crate) struct Synced {
+    incarnation: u64,
+    end_offset: i64,
+}
+
 /// A segment with something to sync or to seal.
 struct Unsealed {
     base_offset: i64,
@@ -52,13 +59,14 @@ impl PartitionLog {
     /// Writes and syncs the tail and seals what was rolled: the manifest may then say so. Blocks.
     pub(crate) fn sync_and_seal(&self) -> Result<(), LogError> {
         self.flush_requested.store(false, Ordering::Release);
-        self.sync_and_seal_locked(&mut self.io.lock())
+        self.sync_and_seal_locked(&mut self.io.lock()).map(drop)
     }
 
-    pub(super) fn sync_and_seal_locked(&self, io: &mut IoState) -> Result<(), LogError> {
-        let (target_end, target_sequence) = {
+    /// What was appended until it was called is then in synced segment files.
+    pub(super) fn sync_and_seal_locked(&self, io: &mut IoState) -> Result<Synced, LogError> {
+        let (incarnation, target_end, target_sequence) = {
             let state = self.state.lock();
-            (state.offsets.log_end, state.last_sequence)
+            (state.incarnation, state.offsets.log_end, state.last_sequence)
         };
         self.write_tail(io)?;
         for unsealed in self.unsealed() {
@@ -75,7 +83,19 @@ impl PartitionLog {
         if synced_end >= target_end {
             state.covered_sequence = state.covered_sequence.max(target_sequence);
         }
-        Ok(())
+        Ok(Synced { incarnation, end_offset: synced_end.min(target_end) })
+    }
+
+    /// For a clean stop, once appends are refused: everything into synced files, with what makes the next start fast. Blocks.
+    pub(crate) fn sync_for_close(&self) -> Result<Synced, LogError> {
+        let synced = self.sync_and_seal_locked(&mut self.io.lock())?;
+        self.save_active()?;
+        Ok(synced)
+    }
+
+    /// What `synced` covers is acknowledged: to be called once the manifest has it.
+    pub(crate) fn acknowledge(&self, synced: Synced) {
+        self.committed(synced.incarnation, synced.end_offset);
     }
 
     /// Makes the names of new files durable, before the manifest refers to them (I39).

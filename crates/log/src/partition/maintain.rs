@@ -363,15 +363,6 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// After a clean stop everything is synced.
-    pub(crate) fn acknowledge_all(&self) {
-        let (incarnation, log_end) = {
-            let state = self.state.lock();
-            (state.incarnation, state.offsets.log_end)
-        };
-        self.committed(incarnation, log_end);
-    }
-
     pub(super) fn me(&self) -> Result<Arc<PartitionLog>, LogError> {
         self.me.upgrade().ok_or_else(|| LogError::Offline("the log is closed".to_owned()))
     }
