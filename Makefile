@@ -22,7 +22,7 @@ dev: build
 	tests/e2e/dev.sh
 
 test: lint unit build conformance e2e
-	tests/compat/run.sh fast
+	tests/compat/run.sh fast java-tools
 
 lint:
 	cargo fmt --all --check

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # run.sh [SUITE…]: run outside clients and suites against Siltstone. See README.md.
 #
-# Suites: fast (default: smoke scripts that need no heavy build), smoke, librdkafka, kafka-python, rust-rdkafka, rskafka, all.
+# Suites: fast (default: smoke scripts that need no heavy build), smoke, java-tools, librdkafka, kafka-python, rust-rdkafka,
+# rskafka, all.
 # Environment: SILTSTONE_BIN, SILTSTONE_CACHE, COMPAT_BROKER=siltstone|kafka|HOST:PORT, COMPAT_ALL=1 (not only the allow-list),
 # COMPAT_ONLY=NAME… (only these), COMPAT_JOBS, COMPAT_WORK (keep logs there).
 set -uo pipefail
@@ -35,7 +36,7 @@ run_suite() {
 }
 
 [ $# -gt 0 ] || set -- fast
-[ "$*" != all ] || set -- smoke librdkafka kafka-python rust-rdkafka rskafka
+[ "$*" != all ] || set -- smoke java-tools librdkafka kafka-python rust-rdkafka rskafka
 status=0
 for suite in "$@"; do
   (run_suite "$suite") || status=1
