@@ -242,9 +242,23 @@ impl PartitionLog {
         state.epochs.end_offset_for(epoch, state.offsets.log_end)
     }
 
-    /// Notes that this broker leads from now on in `epoch`: the epoch begins at the log end, as Kafka has it.
+    /// Wakes all subscribers though no offset has moved: something else that they wait for did.
+    pub fn wake_subscribers(&self) {
+        self.offsets.send_modify(|_| {});
+    }
+
+    /// True if the data directory is offline (I38).
+    pub fn is_offline(&self) -> bool {
+        self.shared.health.is_offline()
+    }
+
+    /// Notes that this broker leads from now on in `epoch`: the epoch begins at the log end, as Kafka has it. An epoch that is not
+    /// the newest says nothing new (I16).
     pub fn begin_leader_epoch(&self, epoch: i32) {
         let mut state = self.state.lock();
+        if state.epochs.latest_epoch().is_some_and(|latest| latest > epoch) {
+            return;
+        }
         let log_end = state.offsets.log_end;
         state.epochs.assign(epoch, log_end);
     }

@@ -172,7 +172,7 @@ impl World {
                 self.change(at, changed, || log.raise_log_start(to));
             }
             6 if self.below(4) == 0 => {
-                let to = offsets.log_end + self.below(50) as i64;
+                let to = offsets.log_end + 1 + self.below(50) as i64;
                 let start = offsets.log_start;
                 let changed =
                     Model { values: BTreeMap::new(), local_start: to, log_start: start, end: to, safe_end: to, ..Model::default() };

@@ -512,3 +512,18 @@ fn an_append_in_an_older_epoch_is_refused() {
         assert_eq!(log.leader_epochs().iter().map(|entry| entry.epoch).collect::<Vec<_>>(), [3, 4]);
     });
 }
+
+/// I3: a reset that was asked for twice, as by an open that was given up and went on behind, takes nothing that came after the first.
+#[test]
+fn a_reset_leaves_a_log_that_has_gone_on_since() {
+    in_simulation(async {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&SimFs::new()));
+        let log = process.log(0, &LogConfig::default());
+        log.reset_to(0, 60, Vec::new(), &[]).unwrap();
+        append_values(&log, 60..63);
+        acknowledged(&log).await;
+        log.reset_to(0, 60, Vec::new(), &[]).unwrap();
+        assert_eq!(log.offsets().log_end, 63);
+        assert_eq!(contents(&log, 60, 1 << 10), values(60..63));
+    });
+}

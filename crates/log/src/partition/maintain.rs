@@ -62,6 +62,14 @@ impl PartitionLog {
         Ok(true)
     }
 
+    /// True if [`PartitionLog::roll`] has something to seal by time. Does not block.
+    pub fn is_roll_due(&self) -> bool {
+        let mut state = self.state.lock();
+        let (config, now_ms) = (Arc::clone(&state.config), self.shared.env.clock.now_ms());
+        let active = state.active();
+        !active.is_empty() && LogState::is_old(active, &config, now_ms)
+    }
+
     /// Sealed segments with `base_offset >= from` that lie wholly below min(high watermark, last stable offset) (I22), oldest first, at most `limit`. Blocks.
     ///
     /// # Errors
@@ -159,7 +167,7 @@ impl PartitionLog {
             };
             let config = Arc::clone(&self.state.lock().config);
             let fresh = super::open::state_from_record(&self.shared, self.id, config, &record)?;
-            let Some(removed) = self.replace_state(fresh, Some(log_end)) else {
+            let Some(removed) = self.replace_state(fresh, |state| state.offsets.log_end == log_end) else {
                 continue;
             };
             self.record_in_manifest()?;
@@ -239,10 +247,10 @@ impl PartitionLog {
         offsets.into_iter().filter(there).max().unwrap_or(-1)
     }
 
-    /// Puts `fresh` in place of the state, if that still ends at `log_end`; the segments whose files have to go.
-    fn replace_state(&self, fresh: LogState, log_end: Option<i64>) -> Option<Vec<Segment>> {
+    /// Puts `fresh` in place of the state, if `may` still says so of that; the segments whose files have to go.
+    fn replace_state(&self, fresh: LogState, may: impl FnOnce(&LogState) -> bool) -> Option<Vec<Segment>> {
         let mut state = self.state.lock();
-        if log_end.is_some_and(|log_end| log_end != state.offsets.log_end) {
+        if !may(&state) {
             return None;
         }
         let old = std::mem::replace(&mut *state, fresh);
@@ -262,12 +270,17 @@ impl PartitionLog {
     }
 
     /// Forgets all local data and starts anew at `offset`, with epochs and producer state from the remote tier (I32). `log_start` is the first
-    /// offset that exists remotely. Blocks.
+    /// offset that exists remotely. A log that reaches `offset` already stays as it is: who asked for this may be gone, and another have done
+    /// it and gone on since. Blocks.
     ///
     /// # Errors
     /// See [`LogError`].
     pub fn reset_to(&self, log_start: i64, offset: i64, epochs: Vec<EpochEntry>, producer_snapshot: &[u8]) -> Result<(), LogError> {
         let mut io = self.io.lock();
+        let reaches = |state: &LogState| state.offsets.log_end >= offset;
+        if reaches(&self.state.lock()) {
+            return Ok(());
+        }
         let producers = match producer_snapshot {
             [] => ProducerStates::default(),
             snapshot => ProducerStates::load(snapshot)?.0,
@@ -282,7 +295,9 @@ impl PartitionLog {
         fresh.epochs = LeaderEpochCache::from_entries(epochs);
         fresh.durable_log_start = log_start;
         fresh.set_log_start(log_start);
-        let removed = self.replace_state(fresh, None).unwrap_or_default();
+        let Some(removed) = self.replace_state(fresh, |state| !reaches(state)) else {
+            return Ok(());
+        };
         self.record_in_manifest()?;
         fault::point("reset.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
         removed.iter().try_for_each(|segment| self.remove_files(segment, segment.end_offset))
