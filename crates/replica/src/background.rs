@@ -1,17 +1,26 @@
 //! What goes on behind the requests: roll, upload, retention over both tiers, the disk budget.
 //!
-//! One pass per partition at a time ([`Partition::maintenance`]), in this order: roll by time, upload what is sealed, raise the log start by
-//! retention (metadata first, then the local log: I28), drop local segments that the bucket has (I26). A step that fails ends the pass; the next
-//! pass starts from committed state again, so every step is safe to repeat. An outage of the bucket delays uploads only (I35).
+//! # Overview
+//! Three loops, none of which waits for another or for the bucket of one partition. Uploads: every partition with something to roll or
+//! sealed gets a task of its own ([`Partition::uploading`] keeps it at one), of which so many upload at a time; one that failed backs off alone.
+//! Retention raises the log start (metadata first, then the local log: I28) and drops local segments that the bucket has (I26). The disk
+//! budget drops more of those.
+//!
+//! # Invariants
+//! An outage of the bucket delays uploads only (I35): what may go by committed metadata goes. Every step begins from committed state and is safe
+//! to repeat, so a step that fails is left to the next round.
+//!
+//! # Cancellation
+//! Uploads are dropped at shutdown, at any point.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use siltstone_common::retry::Backoff;
 use siltstone_metadata::MetadataError;
 use siltstone_tiered::UploadError;
 use siltstone_tiered::retention::{self, EvictionCandidate, RetentionConfig, RetentionSnapshot};
+use tokio::sync::Semaphore;
 
 use crate::error::ReplicaError;
 use crate::manager::ReplicaManager;
@@ -19,75 +28,118 @@ use crate::partition::Partition;
 
 /// How often partitions are looked at for something sealed to upload.
 const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+/// How often the data directory is held against its budget.
+const BUDGET_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Partitions whose retention is looked at at the same time.
+const RETENTION_AT_ONCE: usize = 8;
 /// Segments of one partition uploaded in one pass, so that no partition holds the others up.
 const UPLOADS_PER_PASS: usize = 8;
 /// Remote segments that one retention pass looks at.
 const RETENTION_PAGE: usize = 256;
 
-/// What a pass over a partition does.
-#[derive(Copy, Clone, PartialEq, Eq)]
-enum Pass {
-    /// Roll by time and upload.
-    Upload,
-    /// And retention.
-    Full,
-}
-
 impl ReplicaManager {
-    /// Runs passes over all partitions until shutdown.
-    pub(crate) async fn maintain(self: Arc<Self>) {
-        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-        let mut last_full = self.env.clock.monotonic();
-        let mut wait = UPLOAD_CHECK_INTERVAL;
-        loop {
+    pub(crate) fn start_background(self: &Arc<Self>) {
+        let manager = Arc::clone(self);
+        self.env.tasks.spawn("replica-uploads", async move { manager.begin_uploads().await });
+        let manager = Arc::clone(self);
+        self.env.tasks.spawn("replica-retention", async move { manager.retain_all().await });
+        let manager = Arc::clone(self);
+        self.env.tasks.spawn("replica-disk-budget", async move { manager.keep_budget().await });
+    }
+
+    /// Waits; false at shutdown.
+    async fn pause(&self, interval: Duration) -> bool {
+        tokio::select! {
+            () = self.env.clock.sleep(interval) => true,
+            () = self.env.tasks.stopped() => false,
+        }
+    }
+
+    async fn begin_uploads(self: Arc<Self>) {
+        let slots = Arc::new(Semaphore::new(self.config.concurrent_uploads.max(1)));
+        while self.pause(UPLOAD_CHECK_INTERVAL).await {
+            for partition in self.partitions() {
+                self.begin_upload(&partition, &slots);
+            }
+        }
+    }
+
+    fn begin_upload(self: &Arc<Self>, partition: &Arc<Partition>, slots: &Arc<Semaphore>) {
+        if !partition.log().is_roll_due() && !self.wants_upload(partition) {
+            return;
+        }
+        let Ok(busy) = Arc::clone(&partition.uploading).try_lock_owned() else { return };
+        let (manager, partition, slots) = (Arc::clone(self), Arc::clone(partition), Arc::clone(slots));
+        self.env.tasks.spawn("replica-upload", async move {
             tokio::select! {
-                () = self.env.clock.sleep(wait) => {}
+                () = manager.env.tasks.stopped() => {}
+                () = manager.roll_and_upload(&partition, &slots) => {}
+            }
+            drop(busy);
+        });
+    }
+
+    /// True if something is sealed that the bucket does not have, and it is time to try.
+    fn wants_upload(&self, partition: &Partition) -> bool {
+        if !self.is_tiered(partition) || !partition.may_upload(self.env.clock.monotonic()) {
+            return false;
+        }
+        let wanted_from = partition.remote().remote_end.max(partition.offsets().log_start);
+        partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= wanted_from)
+    }
+
+    async fn roll_and_upload(&self, partition: &Arc<Partition>, slots: &Semaphore) {
+        if let Err(error) = self.roll_by_time(partition).await {
+            tracing::warn!(id = %partition.id(), %error, "could not roll a segment, trying again");
+        }
+        if !self.wants_upload(partition) {
+            return;
+        }
+        let Ok(_slot) = slots.acquire().await else { return };
+        match self.upload_sealed(partition).await {
+            Ok(0) => {}
+            // What is in the bucket now may go from here at once.
+            Ok(_) => {
+                partition.upload_succeeded();
+                self.retain(partition).await;
+            }
+            Err(error) => {
+                tracing::warn!(id = %partition.id(), %error, "an upload failed, trying again");
+                partition.upload_failed(self.env.clock.monotonic(), &*self.env.entropy);
+            }
+        }
+    }
+
+    async fn retain_all(self: Arc<Self>) {
+        while self.pause(self.config.retention_check_interval).await {
+            let partitions = futures::stream::iter(self.partitions());
+            let work = partitions.for_each_concurrent(RETENTION_AT_ONCE, |partition| {
+                let manager = &self;
+                async move { manager.retain(&partition).await }
+            });
+            tokio::select! {
+                () = work => {}
                 () = self.env.tasks.stopped() => return,
             }
-            let now = self.env.clock.monotonic();
-            let pass = if now.saturating_sub(last_full) >= self.config.retention_check_interval { Pass::Full } else { Pass::Upload };
-            if pass == Pass::Full {
-                last_full = now;
-            }
-            let failed = self.pass(pass).await;
-            wait = if failed {
-                backoff.next_delay(&*self.env.entropy)
-            } else {
-                backoff.reset();
-                UPLOAD_CHECK_INTERVAL
-            };
         }
     }
 
-    /// One pass over all partitions; true if any upload failed.
-    async fn pass(self: &Arc<Self>, pass: Pass) -> bool {
-        let results =
-            futures::stream::iter(self.partitions())
-                .map(|partition| async move {
-                    if self.env.tasks.is_stopped() { Ok(()) } else { self.maintain_partition(&partition, pass).await }
-                })
-                .buffer_unordered(self.config.concurrent_uploads.max(1))
-                .collect::<Vec<_>>();
-        let failed = results.await.iter().any(Result::is_err);
-        if pass == Pass::Full {
-            self.enforce_disk_budget().await;
-        }
-        failed
-    }
-
-    async fn maintain_partition(&self, partition: &Arc<Partition>, pass: Pass) -> Result<(), ReplicaError> {
+    /// One look at a partition's retention, unless another is at it.
+    async fn retain(&self, partition: &Arc<Partition>) {
         let offsets = partition.offsets();
         if offsets.log_end == offsets.log_start && partition.remote().segments == 0 {
-            return Ok(());
+            return;
         }
-        let _one_at_a_time = partition.maintenance.lock().await;
-        self.roll_by_time(partition).await?;
-        let uploaded =
-            if partition.config().remote_storage_enable && !partition.config().compact { self.upload_sealed(partition).await? } else { 0 };
-        if pass == Pass::Full || uploaded > 0 {
-            self.apply_retention(partition).await?;
+        let Ok(_one_at_a_time) = partition.retaining.try_lock() else { return };
+        if let Err(error) = self.apply_retention(partition).await {
+            tracing::warn!(id = %partition.id(), %error, "retention failed, trying again");
         }
-        Ok(())
+    }
+
+    async fn keep_budget(self: Arc<Self>) {
+        while self.pause(BUDGET_CHECK_INTERVAL).await {
+            self.enforce_disk_budget().await;
+        }
     }
 
     async fn roll_by_time(&self, partition: &Arc<Partition>) -> Result<(), ReplicaError> {
@@ -100,10 +152,6 @@ impl ReplicaManager {
         let Some(tier) = &self.remote else { return Ok(0) };
         // A segment that the log start cuts through is uploaded whole; what lies wholly below is not wanted any more (I25).
         let (from, log_start) = (partition.remote().remote_end, partition.offsets().log_start);
-        let sealed_after = partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= from.max(log_start));
-        if !sealed_after {
-            return Ok(0);
-        }
         let log = Arc::clone(partition.log());
         let sealed = self.local_work(move || log.uploadable(from, UPLOADS_PER_PASS)).await?;
         let count = sealed.len();
@@ -114,8 +162,9 @@ impl ReplicaManager {
             }
             let result = tier.uploader.upload(partition.id(), leader_epoch, segment).await;
             // Whatever came of it, the committed state is what metadata says.
-            let extent = self.metadata.remote_extent(partition.id()).await?;
-            partition.set_remote(extent);
+            if let Ok(extent) = self.metadata.remote_extent(partition.id()).await {
+                partition.set_remote(extent);
+            }
             match result {
                 Ok(row) => {
                     self.metrics.add_segments_uploaded(1);
@@ -124,7 +173,6 @@ impl ReplicaManager {
                 }
                 Err(error) => {
                     self.metrics.add_upload_failures(1);
-                    tracing::warn!(id = %partition.id(), %error, "an upload failed, trying again");
                     return Err(upload_error(error));
                 }
             }
@@ -213,7 +261,8 @@ impl ReplicaManager {
             .collect();
         for (id, below) in retention::plan_evictions(excess, &candidates) {
             let Some(partition) = self.opened(id) else { continue };
-            let _one_at_a_time = partition.maintenance.lock().await;
+            // One that is at its retention frees what it can by itself.
+            let Ok(_one_at_a_time) = partition.retaining.try_lock() else { continue };
             if let Err(error) = self.drop_local_below(&partition, below).await {
                 tracing::warn!(%id, %error, "could not free local space");
             }

@@ -2,6 +2,7 @@
 
 mod background;
 mod error;
+mod follow;
 mod list_offsets;
 mod manager;
 mod metrics;

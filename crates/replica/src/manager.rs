@@ -10,8 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::RwLock;
-use siltstone_common::retry::Backoff;
+use parking_lot::{Mutex, RwLock};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_log::{LogListener, LogManager, PartitionLog};
 use siltstone_metadata::configs::TopicConfig;
@@ -22,6 +21,10 @@ use tokio::sync::OnceCell;
 use crate::error::ReplicaError;
 use crate::metrics::ReplicaMetrics;
 use crate::partition::{Partition, log_config};
+
+/// How long a request waits for a partition to be opened; the opening goes on behind it. With the local disk lost it needs the bucket, which
+/// may be out (I35), and a request is for other partitions, too.
+const OPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Settings.
 #[derive(Clone, Debug)]
@@ -74,7 +77,9 @@ pub struct ReplicaManager {
     pub(crate) metrics: ReplicaMetrics,
     /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
     lost_at_start: HashSet<TopicId>,
-    partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
+    pub(crate) partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
+    /// Partitions that a task is busy opening until it succeeds.
+    pub(crate) opening: Mutex<HashSet<TopicIdPartition>>,
 }
 
 impl std::fmt::Debug for ReplicaManager {
@@ -98,6 +103,7 @@ impl LogListener for AckListener {
         tracing::error!(reason, "the data directory is offline: this broker can't take writes until it is restarted on a sound disk");
         if let Some(manager) = self.0.upgrade() {
             manager.metrics.set_offline();
+            manager.partitions().iter().for_each(|partition| partition.wake_all());
         }
     }
 }
@@ -121,6 +127,7 @@ impl ReplicaManager {
             metrics: ReplicaMetrics::default(),
             lost_at_start,
             partitions: RwLock::default(),
+            opening: Mutex::default(),
         });
         logs.set_listener(Arc::new(AckListener(Arc::downgrade(&manager))));
         manager
@@ -130,8 +137,7 @@ impl ReplicaManager {
     pub fn start(self: &Arc<Self>) {
         let manager = Arc::clone(self);
         self.env.tasks.spawn("replica-image", async move { manager.follow_image().await });
-        let manager = Arc::clone(self);
-        self.env.tasks.spawn("replica-maintenance", async move { manager.maintain().await });
+        self.start_background();
     }
 
     /// Counters for `/metrics`.
@@ -139,9 +145,11 @@ impl ReplicaManager {
         &self.metrics
     }
 
-    /// Every partition opened so far.
+    /// Every partition opened so far, in order.
     pub fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.partitions.read().values().filter_map(|cell| cell.get().cloned()).collect()
+        let mut partitions: Vec<_> = self.partitions.read().values().filter_map(|cell| cell.get().cloned()).collect();
+        partitions.sort_unstable_by_key(|partition| partition.id());
+        partitions
     }
 
     /// The partition if it is open.
@@ -151,6 +159,21 @@ impl ReplicaManager {
 
     /// The partition, if this broker leads it and the client's view of the leader epoch (-1: none) is the current one (I10).
     pub(crate) async fn led(&self, id: TopicIdPartition, current_leader_epoch: i32) -> Result<Arc<Partition>, ReplicaError> {
+        match self.find_led(id, current_leader_epoch)? {
+            Ok(partition) => Ok(partition),
+            Err(image) => match tokio::time::timeout(OPEN_WAIT_MAX, self.open(id, &image)).await {
+                Ok(opened) => opened,
+                Err(_elapsed) => Err(ReplicaError::Storage("the partition is still being opened".to_owned())),
+            },
+        }
+    }
+
+    /// As [`ReplicaManager::led`], without a wait: the image to open it with, if it is not open yet.
+    pub(crate) fn find_led(
+        &self,
+        id: TopicIdPartition,
+        current_leader_epoch: i32,
+    ) -> Result<Result<Arc<Partition>, Arc<MetadataImage>>, ReplicaError> {
         let image = self.metadata.image();
         let state = image.partition(id).ok_or(ReplicaError::UnknownPartition)?;
         let current = state.leader_epoch;
@@ -163,10 +186,7 @@ impl ReplicaManager {
         if state.leader != self.config.broker_id {
             return Err(ReplicaError::NotLeader);
         }
-        match self.opened(id) {
-            Some(partition) => Ok(partition),
-            None => self.open(id, &image).await,
-        }
+        Ok(self.opened(id).ok_or(image))
     }
 
     /// Leader and epoch of a partition, as clients are told.
@@ -174,7 +194,7 @@ impl ReplicaManager {
         self.metadata.image().partition(id).map(|state| (state.leader, state.leader_epoch))
     }
 
-    async fn open(&self, id: TopicIdPartition, image: &MetadataImage) -> Result<Arc<Partition>, ReplicaError> {
+    pub(crate) async fn open(&self, id: TopicIdPartition, image: &MetadataImage) -> Result<Arc<Partition>, ReplicaError> {
         let topic = Arc::clone(image.topic_by_id(id.topic_id).ok_or(ReplicaError::UnknownPartition)?);
         let cell = Arc::clone(self.partitions.write().entry(id).or_default());
         let opened = cell.get_or_try_init(|| self.open_log(id, &topic, image)).await.map(Arc::clone);
@@ -183,7 +203,9 @@ impl ReplicaManager {
             self.close_partition(id).await;
             return Err(ReplicaError::UnknownPartition);
         }
-        opened
+        let opened = opened?;
+        self.apply_newest(&opened);
+        Ok(opened)
     }
 
     async fn open_log(&self, id: TopicIdPartition, topic: &TopicImage, image: &MetadataImage) -> Result<Arc<Partition>, ReplicaError> {
@@ -242,92 +264,12 @@ impl ReplicaManager {
         }
     }
 
-    fn topic_config(&self, topic: &TopicImage, image: &MetadataImage) -> TopicConfig {
+    pub(crate) fn topic_config(&self, topic: &TopicImage, image: &MetadataImage) -> TopicConfig {
         let mut dynamic = image.broker_configs.get("").cloned().unwrap_or_default();
         if let Some(own) = image.broker_configs.get(&self.config.broker_id.to_string()) {
             dynamic.extend(own.clone());
         }
         TopicConfig::resolve(&topic.configs, &dynamic, &self.config.broker_configs)
-    }
-
-    async fn close_partition(&self, id: TopicIdPartition) {
-        let removed = self.partitions.write().remove(&id);
-        if let Some(partition) = removed.as_ref().and_then(|cell| cell.get()) {
-            partition.wake();
-        }
-        let logs = Arc::clone(&self.logs);
-        if let Some(Err(error)) = self.env.tasks.blocking(move || logs.delete(id)).await {
-            tracing::error!(%id, %error, "could not remove the log of a deleted partition");
-        }
-    }
-
-    /// Follows the image: opens what this broker leads, applies settings, removes what is deleted (with logs left by a crash between).
-    async fn follow_image(self: Arc<Self>) {
-        let mut images = self.metadata.watch();
-        let mut known: HashMap<TopicId, Arc<TopicImage>> = HashMap::new();
-        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
-        let mut broker_configs = BTreeMap::new();
-        loop {
-            let image = Arc::clone(&images.borrow_and_update());
-            let all_changed = image.broker_configs != broker_configs;
-            broker_configs.clone_from(&image.broker_configs);
-            let mut failed = 0;
-            for (topic_id, topic) in &image.topics {
-                if !all_changed && known.get(topic_id).is_some_and(|seen| Arc::ptr_eq(seen, topic)) {
-                    continue;
-                }
-                match self.apply_topic(topic, &image).await {
-                    0 => drop(known.insert(*topic_id, Arc::clone(topic))),
-                    count => failed += count,
-                }
-            }
-            known.retain(|topic_id, _| image.topics.contains_key(topic_id));
-            self.remove_deleted(&image).await;
-            let retry = if failed > 0 { backoff.next_delay(&*self.env.entropy) } else { Duration::from_secs(3600) };
-            tokio::select! {
-                changed = images.changed() => if changed.is_err() { return },
-                () = self.env.clock.sleep(retry) => {}
-                () = self.env.tasks.stopped() => return,
-            }
-        }
-    }
-
-    /// Opens the topic's partitions that this broker leads; how many could not be.
-    async fn apply_topic(&self, topic: &TopicImage, image: &MetadataImage) -> usize {
-        let mut failed = 0;
-        for (index, state) in topic.partitions.iter().enumerate() {
-            let id = TopicIdPartition::new(topic.id, i32::try_from(index).unwrap_or(i32::MAX));
-            if state.leader != self.config.broker_id {
-                continue;
-            }
-            match self.open(id, image).await {
-                Ok(partition) => {
-                    partition.set_config(self.topic_config(topic, image));
-                    partition.log().begin_leader_epoch(state.leader_epoch);
-                }
-                Err(ReplicaError::UnknownPartition) => {}
-                Err(error) => {
-                    failed += 1;
-                    tracing::warn!(topic = %topic.name, partition = index, %error, "could not open a partition, trying again");
-                }
-            }
-        }
-        failed
-    }
-
-    async fn remove_deleted(&self, image: &MetadataImage) {
-        let mut gone: Vec<TopicIdPartition> = self.logs.ids();
-        gone.extend(self.partitions.read().keys());
-        gone.retain(|id| !image.topics.contains_key(&id.topic_id));
-        gone.sort_unstable();
-        gone.dedup();
-        for id in gone {
-            // Decide on the newest image: this one may be older than the topic (I29's spirit: never delete from a stale view).
-            if self.metadata.image().topics.contains_key(&id.topic_id) {
-                continue;
-            }
-            self.close_partition(id).await;
-        }
     }
 
     /// Every open partition's sizes, for DescribeLogDirs: (partitions, total bytes, usable bytes of the volume).

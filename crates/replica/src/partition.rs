@@ -1,14 +1,43 @@
 //! One partition as this broker serves it: its log, its settings, what of it is remote, and who waits for it.
 
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use siltstone_common::TopicIdPartition;
+use siltstone_common::entropy::Entropy;
+use siltstone_common::retry::Backoff;
 use siltstone_log::{LogConfig, LogOffsets, PartitionLog};
 use siltstone_metadata::RemoteExtent;
 use siltstone_metadata::configs::TopicConfig;
 use tokio::sync::Notify;
+
+use crate::error::ReplicaError;
+
+const UPLOAD_RETRY_MIN: Duration = Duration::from_secs(1);
+const UPLOAD_RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What the broker is to a partition, after the newest image that was looked at.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Standing {
+    /// It leads it.
+    Leader,
+    /// Another broker does, or none.
+    NotLeader,
+    /// There is no such partition any more.
+    Deleted,
+}
+
+/// When a partition's upload may be tried again.
+#[derive(Debug)]
+struct UploadRetry {
+    backoff: Backoff,
+    /// Monotonic time.
+    not_before: Duration,
+}
 
 /// One partition as this broker serves it.
 #[derive(Debug)]
@@ -19,8 +48,13 @@ pub struct Partition {
     /// As last read from, or written to, committed metadata: never ahead of it (I26).
     remote: Mutex<RemoteExtent>,
     waiters: Mutex<Waiters>,
-    /// Held by the one upload or retention pass at work on the partition.
-    pub(crate) maintenance: tokio::sync::Mutex<()>,
+    /// A [`Standing`].
+    standing: AtomicU8,
+    /// Held by the one upload at work on the partition.
+    pub(crate) uploading: Arc<tokio::sync::Mutex<()>>,
+    upload_retry: Mutex<UploadRetry>,
+    /// Held by the one retention pass at work on the partition.
+    pub(crate) retaining: tokio::sync::Mutex<()>,
 }
 
 /// Fetches that wait for the partition. A waiter that went away leaves a dead entry, swept when the list has doubled.
@@ -38,7 +72,10 @@ impl Partition {
             config: ArcSwap::from_pointee(config),
             remote: Mutex::new(remote),
             waiters: Mutex::new(Waiters::default()),
-            maintenance: tokio::sync::Mutex::new(()),
+            standing: AtomicU8::new(Standing::Leader as u8),
+            uploading: Arc::default(),
+            upload_retry: Mutex::new(UploadRetry { backoff: Backoff::new(UPLOAD_RETRY_MIN, UPLOAD_RETRY_MAX), not_before: Duration::ZERO }),
+            retaining: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -70,8 +107,51 @@ impl Partition {
         *self.remote.lock()
     }
 
+    /// Takes what metadata says, if it is not older than what is known: answers may overtake each other.
     pub(crate) fn set_remote(&self, extent: RemoteExtent) {
-        *self.remote.lock() = extent;
+        let mut remote = self.remote.lock();
+        if extent.remote_end >= remote.remote_end && extent.log_start >= remote.log_start {
+            *remote = extent;
+        }
+    }
+
+    /// Takes note of what the broker is to the partition, and lets everyone who waits for it know.
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        if self.standing.swap(standing as u8, Ordering::AcqRel) != standing as u8 {
+            self.wake_all();
+        }
+    }
+
+    /// Wakes fetches and produces that wait for the partition.
+    pub(crate) fn wake_all(&self) {
+        self.log.wake_subscribers();
+        self.wake();
+    }
+
+    /// Why nothing more will be committed here, if so.
+    pub(crate) fn halted(&self) -> Option<ReplicaError> {
+        match self.standing.load(Ordering::Acquire) {
+            standing if standing == Standing::Deleted as u8 => Some(ReplicaError::UnknownPartition),
+            standing if standing == Standing::NotLeader as u8 => Some(ReplicaError::NotLeader),
+            _ if self.log.is_offline() => Some(ReplicaError::Storage("the log directory is offline".to_owned())),
+            _ => None,
+        }
+    }
+
+    /// True if an upload that failed has waited long enough.
+    pub(crate) fn may_upload(&self, now: Duration) -> bool {
+        now >= self.upload_retry.lock().not_before
+    }
+
+    /// The next upload may be tried at once.
+    pub(crate) fn upload_succeeded(&self) {
+        self.upload_retry.lock().backoff.reset();
+    }
+
+    /// The next upload waits.
+    pub(crate) fn upload_failed(&self, now: Duration, entropy: &dyn Entropy) {
+        let mut retry = self.upload_retry.lock();
+        retry.not_before = now + retry.backoff.next_delay(entropy);
     }
 
     /// `waiter` is notified at the next progress.

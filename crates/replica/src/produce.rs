@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::join_all;
 use siltstone_common::TopicIdPartition;
-use siltstone_log::{AppendInfo, AppendOrigin};
+use siltstone_log::{AppendInfo, AppendOrigin, LogOffsets};
 
 use crate::error::ReplicaError;
 use crate::manager::ReplicaManager;
@@ -98,19 +98,23 @@ impl ReplicaManager {
         if !(-1..=1).contains(&acks) {
             return Err(ReplicaError::InvalidRequiredAcks);
         }
-        let image = self.metadata.image();
-        let topic = image.topic_by_id(part.id.topic_id).ok_or(ReplicaError::UnknownPartition)?;
-        if origin == AppendOrigin::Client && topic.is_internal() {
+        let is_internal = self.metadata.image().topic_by_id(part.id.topic_id).ok_or(ReplicaError::UnknownPartition)?.is_internal();
+        if origin == AppendOrigin::Client && is_internal {
             return Err(ReplicaError::InternalTopic);
         }
         let partition = self.led(part.id, -1).await?;
+        // A slow disk slows its producers down; it does not fill the memory.
+        partition.log().ready().await;
+        // Both take time: who leads is looked up now (I9), and the log refuses the epoch should it know of a newer one.
+        let image = self.metadata.image();
         let state = image.partition(part.id).ok_or(ReplicaError::UnknownPartition)?;
+        if state.leader != self.config.broker_id {
+            return Err(ReplicaError::NotLeader);
+        }
         let min_insync = usize::try_from(partition.config().min_insync_replicas).unwrap_or(1);
         if acks == ACKS_ALL && state.isr.len() < min_insync {
             return Err(ReplicaError::NotEnoughReplicas);
         }
-        // A slow disk slows its producers down; it does not fill the memory.
-        partition.log().ready().await;
         let size = part.records.len() as u64;
         let info = partition.log().append_as_leader(part.records, state.leader_epoch, origin)?;
         self.metrics.add_bytes_in(size);
@@ -118,12 +122,16 @@ impl ReplicaManager {
     }
 }
 
-/// Waits until the high watermark has passed the append (I3).
+/// Waits until the high watermark has passed the append (I3), or cannot any more: leadership went, the topic was deleted, the disk failed.
 async fn wait_committed(appended: Appended) -> Result<AppendInfo, ReplicaError> {
     let Appended { partition, info } = appended;
     let mut offsets = partition.log().subscribe();
-    match offsets.wait_for(|offsets| offsets.high_watermark > info.last_offset).await {
-        Ok(_) => Ok(info),
+    let is_committed = |offsets: &LogOffsets| offsets.high_watermark > info.last_offset;
+    let waited =
+        offsets.wait_for(|offsets| is_committed(offsets) || partition.halted().is_some()).await.map(|offsets| is_committed(&offsets));
+    match waited {
+        Ok(true) => Ok(info),
+        Ok(false) => Err(partition.halted().unwrap_or(ReplicaError::NotLeader)),
         // The log is gone: the topic was deleted.
         Err(_) => Err(ReplicaError::UnknownPartition),
     }

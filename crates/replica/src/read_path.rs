@@ -1,8 +1,9 @@
 //! The one read path: tail, local segments, remote tier, without a seam.
 //!
 //! A Fetch is planned partition by partition: what lies in memory is taken at once, what lies in a segment file is looked up on the blocking
-//! pool, what lies in the bucket is read by all such partitions at the same time, each with its share of the bytes that are left, so that one cold
-//! partition never starves the others. If too little is there, the Fetch waits on the partitions' progress and looks again.
+//! pool, what lies in the bucket is read by all such partitions at the same time. In its turn each of those reserves an equal share, with the
+//! partitions still to come, of the bytes that are left, so that no cold partition starves the others, nor the hot ones behind it the cold one. The
+//! first partition with anything gets at least one batch (KIP-74). If too little is there, the Fetch waits on the partitions' progress and looks again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,12 +124,23 @@ impl FetchedPartition {
     }
 }
 
+/// An answer still to come from the bucket.
+struct RemotePart {
+    index: usize,
+    partition: Arc<Partition>,
+    /// Of the Fetch's bytes.
+    reserved: usize,
+    at_least_one: bool,
+}
+
 /// One pass over the partitions of a Fetch.
 struct Pass {
     answers: Vec<FetchedPartition>,
-    /// Indexes of the answers still to come from the bucket, with the partition.
-    remote: Vec<(usize, Arc<Partition>)>,
+    remote: Vec<RemotePart>,
+    /// Bytes in the answers.
     bytes: usize,
+    /// Bytes kept for `remote`.
+    reserved: usize,
     /// True if the answer must not wait: an error, a divergence, remote data.
     at_once: bool,
 }
@@ -171,10 +183,10 @@ impl ReplicaManager {
     }
 
     async fn read_all(self: &Arc<Self>, params: &FetchParams, parts: &[FetchPartition]) -> Pass {
-        let mut pass = Pass { answers: Vec::with_capacity(parts.len()), remote: Vec::new(), bytes: 0, at_once: false };
-        for (index, part) in parts.iter().enumerate() {
-            let answer = match self.led(part.id, part.current_leader_epoch).await {
-                Ok(partition) => self.read_partition(params, part, index, &partition, &mut pass).await,
+        let mut pass = Pass { answers: Vec::with_capacity(parts.len()), remote: Vec::new(), bytes: 0, reserved: 0, at_once: false };
+        for (index, (part, led)) in parts.iter().zip(self.all_led(parts).await).enumerate() {
+            let answer = match led {
+                Ok(partition) => self.read_partition(params, part, (index, parts.len()), &partition, &mut pass).await,
                 Err(error) => FetchedPartition { error: Some(error), ..FetchedPartition::empty(part.id) },
             };
             let mut answer = answer;
@@ -188,11 +200,35 @@ impl ReplicaManager {
         pass
     }
 
+    /// [`ReplicaManager::led`] of each; those that have to be opened are opened at the same time.
+    async fn all_led(&self, parts: &[FetchPartition]) -> Vec<Result<Arc<Partition>, ReplicaError>> {
+        let mut to_open = Vec::new();
+        let mut all: Vec<_> = Vec::with_capacity(parts.len());
+        for (index, part) in parts.iter().enumerate() {
+            all.push(match self.find_led(part.id, part.current_leader_epoch) {
+                Ok(Ok(partition)) => Ok(partition),
+                Ok(Err(_not_open)) => {
+                    to_open.push(index);
+                    Err(ReplicaError::UnknownPartition)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        if !to_open.is_empty() {
+            let opened = join_all(to_open.iter().map(|index| self.led(parts[*index].id, parts[*index].current_leader_epoch))).await;
+            for (index, opened) in to_open.into_iter().zip(opened) {
+                all[index] = opened;
+            }
+        }
+        all
+    }
+
+    /// `position` is the partition's index in the request, and how many there are.
     async fn read_partition(
         &self,
         params: &FetchParams,
         part: &FetchPartition,
-        index: usize,
+        position: (usize, usize),
         partition: &Arc<Partition>,
         pass: &mut Pass,
     ) -> FetchedPartition {
@@ -221,23 +257,26 @@ impl ReplicaManager {
             answer.aborted = Some(Vec::new());
         }
         let upper_bound = params.isolation.upper_bound(&offsets);
-        let budget = params.max_bytes.saturating_sub(pass.bytes);
+        let budget = params.max_bytes.saturating_sub(pass.bytes + pass.reserved);
         let first = pass.bytes == 0 && pass.remote.is_empty();
         if offset >= upper_bound || (budget == 0 && !first) {
             return answer;
         }
-        if offset < offsets.local_start {
-            pass.remote.push((index, Arc::clone(partition)));
+        let (index, count) = position;
+        let mut reserve = || {
+            let reserved = part.max_bytes.min(budget / (count - index));
+            pass.remote.push(RemotePart { index, partition: Arc::clone(partition), reserved, at_least_one: first });
+            pass.reserved += reserved;
             pass.at_once = true;
+        };
+        if offset < offsets.local_start {
+            reserve();
             return answer;
         }
         match self.read_local(partition, offset, part.max_bytes.min(budget), first, upper_bound).await {
             Ok(read) => fill_local(&mut answer, partition, offset, read),
             // Local retention passed between the look at the offsets and the read.
-            Err(ReadError::NotLocal { .. }) => {
-                pass.remote.push((index, Arc::clone(partition)));
-                pass.at_once = true;
-            }
+            Err(ReadError::NotLocal { .. }) => reserve(),
             Err(error) => answer.error = Some(read_error(error)),
         }
         answer
@@ -259,25 +298,26 @@ impl ReplicaManager {
         read.unwrap_or_else(|| Err(ReadError::Offline("the read failed".to_owned())))
     }
 
-    /// Reads what is in the bucket for all partitions that need it at the same time, each with an equal share of the bytes left.
+    /// Reads what is in the bucket for all partitions that need it at the same time, each with what it reserved and an equal share of what
+    /// nobody did.
     async fn read_remote(&self, params: &FetchParams, parts: &[FetchPartition], pass: &mut Pass) {
         let Some(tier) = &self.remote else {
-            for (index, _) in &pass.remote {
-                pass.answers[*index].error =
+            for remote in &pass.remote {
+                pass.answers[remote.index].error =
                     Some(ReplicaError::Storage("the records are in a bucket, and no object store is configured".to_owned()));
             }
             return;
         };
-        let share = (params.max_bytes.saturating_sub(pass.bytes) / pass.remote.len()).max(1);
+        let share = params.max_bytes.saturating_sub(pass.bytes + pass.reserved) / pass.remote.len();
         let wait = params.max_wait.max(self.config.remote_fetch_max_wait);
-        let nothing_yet = pass.bytes == 0;
-        let reads = pass.remote.iter().enumerate().map(|(order, (index, _))| {
-            let part = parts[*index];
-            let read = tier.reader.read(part.id, part.fetch_offset, part.max_bytes.min(share), nothing_yet && order == 0);
+        let reads = pass.remote.iter().map(|remote| {
+            let part = parts[remote.index];
+            let max_bytes = part.max_bytes.min(remote.reserved + share);
+            let read = tier.reader.read(part.id, part.fetch_offset, max_bytes, remote.at_least_one);
             async move { tokio::time::timeout(wait, read).await }
         });
         let results = join_all(reads).await;
-        for ((index, partition), result) in pass.remote.drain(..).zip(results) {
+        for (RemotePart { index, partition, .. }, result) in pass.remote.drain(..).zip(results) {
             let answer = &mut pass.answers[index];
             match result {
                 Ok(Ok(read)) => {

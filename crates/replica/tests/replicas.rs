@@ -1,0 +1,224 @@
+//! What a broker's partitions do while their disk, their bucket or their leadership fails.
+#![expect(clippy::unwrap_used, clippy::disallowed_methods, reason = "tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use siltstone_common::TopicIdPartition;
+use siltstone_common::fs::SimFs;
+use siltstone_common::fs::sim::SimFault;
+use siltstone_replica::{FetchParams, ReplicaError};
+use support::*;
+
+const NOW_MS: i64 = 1_700_000_000_000;
+
+/// Rolls often and keeps next to nothing on the local disk.
+const TIERED: [(&str, &str); 3] = [("segment.bytes", "2000"), ("local.retention.bytes", "1"), ("retention.bytes", "-1")];
+
+/// Produces until the bucket has something and the local disk no longer has it.
+async fn tier(node: &Node, id: TopicIdPartition) {
+    for value in 0..12u8 {
+        node.produce(id, batch(NOW_MS, &[&[value; 700]]), LONG).await.unwrap();
+    }
+    node.wait_for("a local segment to go", LONG, |node| {
+        node.replicas.opened(id).is_some_and(|partition| partition.offsets().local_start > 3)
+    })
+    .await;
+}
+
+/// I7, I9: leadership that went while a produce waited for its partition is noticed before the append.
+#[test]
+fn a_produce_that_waited_is_judged_by_the_newest_image() {
+    simulated(async {
+        let world = World::new(1).await;
+        let fs = SimFs::new();
+        let node = Node::start(&world, &fs).await;
+        let id = world.topic("t", 1, &TIERED).await[0];
+        tier(&node, id).await;
+        node.kill().await;
+
+        // The disk is lost, so opening needs the bucket, which does not answer.
+        world.bucket.faults.lock().hangs = true;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let replicas = Arc::clone(&node.replicas);
+        let parts = vec![siltstone_replica::ProducePartition { id, records: batch(NOW_MS, &[b"late"]) }];
+        let producing = tokio::spawn(async move { replicas.append_pending(1, LONG, parts, siltstone_log::AppendOrigin::Client).await });
+        node.env.clock.sleep(Duration::from_millis(500)).await;
+        node.metadata.heartbeat(BROKER, node.epoch, true).await.unwrap();
+        world.bucket.faults.lock().hangs = false;
+        let pending = producing.await.unwrap();
+        let result = node.replicas.acknowledged(pending).await.remove(0).result;
+        assert!(matches!(result, Err(ReplicaError::NotLeader | ReplicaError::Storage(_))), "{result:?}");
+        let end = node.replicas.opened(id).map(|partition| partition.offsets().log_end);
+        assert!(end.is_none_or(|end| end <= 12), "nothing was appended: {end:?}");
+    });
+}
+
+/// What ends the wait for an acknowledgement, and with which answer.
+fn a_waiting_produce(
+    ends_with: impl Fn(&Result<siltstone_log::AppendInfo, ReplicaError>) -> bool,
+    event: impl AsyncFn(&Node, &SimFs, TopicIdPartition),
+) {
+    simulated(async {
+        let world = World::new(1).await;
+        let fs = SimFs::new();
+        let node = Node::start(&world, &fs).await;
+        let id = world.topic("t", 1, &[]).await[0];
+        // No room for the write-ahead log: the append is taken, and waits.
+        node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+        fs.set_capacity(Some(0));
+        let replicas = Arc::clone(&node.replicas);
+        let parts = vec![siltstone_replica::ProducePartition { id, records: batch(NOW_MS, &[b"x"]) }];
+        let pending = node.replicas.append_pending(-1, LONG, parts, siltstone_log::AppendOrigin::Client).await;
+        let waiting = tokio::spawn(async move { replicas.acknowledged(pending).await.remove(0).result });
+        node.env.clock.sleep(Duration::from_millis(100)).await;
+        assert!(!waiting.is_finished(), "nothing has happened yet");
+        let before = node.env.clock.monotonic();
+        event(&node, &fs, id).await;
+        let result = waiting.await.unwrap();
+        assert!(ends_with(&result), "{result:?}");
+        let took = node.env.clock.monotonic() - before;
+        assert!(took < Duration::from_secs(1), "noticed at once, not after {took:?}");
+    });
+}
+
+#[test]
+fn a_produce_that_waits_for_a_deleted_topic_is_told_at_once() {
+    a_waiting_produce(
+        |result| matches!(result, Err(ReplicaError::UnknownPartition)),
+        async |node, _, id| node.metadata.delete_topic(id.topic_id).await.unwrap(),
+    );
+}
+
+#[test]
+fn a_produce_that_waits_while_leadership_goes_is_told_at_once() {
+    a_waiting_produce(
+        |result| matches!(result, Err(ReplicaError::NotLeader)),
+        async |node, _, _| node.metadata.heartbeat(BROKER, node.epoch, true).await.unwrap(),
+    );
+}
+
+#[test]
+fn a_produce_that_waits_while_the_disk_fails_is_told_at_once() {
+    a_waiting_produce(
+        |result| matches!(result, Err(ReplicaError::Storage(_))),
+        async |_, fs, _| {
+            fs.set_capacity(None);
+            fs.inject(SimFault::Sync, "/wal/", 1);
+        },
+    );
+}
+
+/// A cold partition gets its share of a Fetch that hot ones behind it could fill, and its first batch whatever its size (KIP-74).
+#[test]
+fn hot_partitions_leave_a_cold_one_its_share() {
+    simulated(async {
+        let world = World::new(1).await;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let cold = world.topic("cold", 1, &TIERED).await[0];
+        let hot = world.topic("hot", 2, &[]).await;
+        tier(&node, cold).await;
+        for id in &hot {
+            for value in 0..20u8 {
+                node.produce(*id, batch(NOW_MS, &[&[value; 700]]), LONG).await.unwrap();
+            }
+        }
+        let parts = [(cold, 0), (hot[0], 0), (hot[1], 0)];
+        let params = FetchParams { max_wait: LONG, ..fetch_params(6_000) };
+        let sizes: Vec<_> = node.fetch(params, &parts).await.iter().map(|answer| answer.size_bytes).collect();
+        assert!(sizes[0] >= 1_400, "two batches of the cold one at least: {sizes:?}");
+        assert!(sizes.iter().sum::<usize>() <= 6_000 && sizes[1] > 1_400, "{sizes:?}");
+        // As the first in order it gets a batch that is larger than the whole answer may be.
+        let params = FetchParams { max_wait: LONG, ..fetch_params(300) };
+        let sizes: Vec<_> = node.fetch(params, &parts).await.iter().map(|answer| answer.size_bytes).collect();
+        assert!(sizes[0] > 700, "{sizes:?}");
+    });
+}
+
+/// I35: while uploads fail or hang, retention goes on over what is committed, and other partitions upload.
+#[test]
+fn retention_goes_on_while_uploads_fail_or_hang() {
+    for hangs in [false, true] {
+        simulated(async {
+            let world = World::new(1).await;
+            let node = Node::start(&world, &SimFs::new()).await;
+            let configs = [("segment.bytes", "2000"), ("retention.ms", "600000")];
+            let id = world.topic("t", 1, &configs).await[0];
+            for value in 0..12u8 {
+                node.produce(id, batch(node.env.clock.now_ms(), &[&[value; 700]]), LONG).await.unwrap();
+            }
+            let partition = node.replicas.opened(id).unwrap();
+            node.wait_for("uploads", LONG, |_| partition.remote().segments >= 4).await;
+            {
+                let mut faults = world.bucket.faults.lock();
+                (faults.hangs, faults.denied) = (hangs, !hangs);
+            }
+            let remote_end = partition.remote().remote_end;
+            for value in 0..6u8 {
+                node.produce(id, batch(node.env.clock.now_ms(), &[&[value; 700]]), LONG).await.unwrap();
+            }
+            node.env.clock.sleep(Duration::from_secs(610)).await;
+            // Later records keep the newest segments alive.
+            node.wait_for("retention", Duration::from_secs(20), |_| partition.offsets().log_start >= remote_end).await;
+        });
+    }
+}
+
+/// One partition whose upload hangs keeps no other from being rolled by time, and the disk budget from its work.
+#[test]
+fn a_hanging_upload_does_not_hold_up_the_disk_budget() {
+    simulated(async {
+        let world = World::new(1).await;
+        let config = siltstone_replica::ReplicaConfig { disk_budget_bytes: 1, concurrent_uploads: 1, ..replica_config() };
+        world.bucket.speed.lock().latency = Duration::from_millis(50);
+        let node = Node::try_start(&world, &SimFs::new(), 1, config).await.unwrap();
+        let ids = world.topic("t", 2, &[("segment.bytes", "2000")]).await;
+        for value in 0..12u8 {
+            node.produce(ids[0], batch(NOW_MS, &[&[value; 700]]), LONG).await.unwrap();
+        }
+        let first = node.replicas.opened(ids[0]).unwrap();
+        node.wait_for("uploads", LONG, |_| first.remote().segments >= 4).await;
+        world.bucket.faults.lock().hangs = true;
+        for value in 0..12u8 {
+            node.produce(ids[1], batch(NOW_MS, &[&[value; 700]]), LONG).await.unwrap();
+        }
+        let uploaded = first.remote().remote_end;
+        node.wait_for("the budget", Duration::from_secs(10), |_| first.offsets().local_start >= uploaded).await;
+    });
+}
+
+/// With the disk lost and the bucket out, a Fetch answers for the partitions that it can, and the image is followed.
+#[test]
+fn a_partition_that_can_not_be_opened_holds_up_nobody() {
+    simulated(async {
+        let world = World::new(1).await;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let cold = world.topic("cold", 3, &TIERED).await;
+        for id in &cold {
+            tier(&node, *id).await;
+        }
+        node.kill().await;
+
+        world.bucket.faults.lock().hangs = true;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let fine = world.topic("fine", 1, &[]).await[0];
+        node.wait_for("the image to be followed", Duration::from_secs(3), |node| node.replicas.opened(fine).is_some()).await;
+        node.produce(fine, batch(NOW_MS, &[b"here"]), LONG).await.unwrap();
+        let before = node.env.clock.monotonic();
+        let answers = node.fetch(fetch_params(1 << 20), &[(cold[0], 0), (cold[1], 0), (cold[2], 0), (fine, 0)]).await;
+        let took = node.env.clock.monotonic() - before;
+        assert!(took < Duration::from_secs(5), "{took:?}");
+        assert!(answers[..3].iter().all(|answer| matches!(answer.error, Some(ReplicaError::Storage(_)))), "{answers:?}");
+        assert_eq!(answer_records(&answers[3]).len(), 1);
+        // A topic's settings change meanwhile, another topic goes: both are seen.
+        node.metadata.delete_topic(fine.topic_id).await.unwrap();
+        node.wait_for("the deletion", Duration::from_secs(3), |node| node.replicas.opened(fine).is_none()).await;
+
+        world.bucket.faults.lock().hangs = false;
+        node.wait_for("the cold ones", LONG, |node| cold.iter().all(|id| node.replicas.opened(*id).is_some())).await;
+        let answers = node.fetch(FetchParams { max_wait: LONG, ..fetch_params(1 << 20) }, &[(cold[1], 0)]).await;
+        assert_eq!(answer_records(&answers[0])[0].0, 0);
+    });
+}

@@ -1,0 +1,207 @@
+//! A broker's replicas over a simulated disk, the test bucket and a metadata service in memory, all on one thread with paused time.
+
+#![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+#[path = "../../../tiered/tests/support/mod.rs"]
+pub mod bucket;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use siltstone_common::entropy::SmallEntropy;
+use siltstone_common::fs::SimFs;
+use siltstone_common::{Env, TopicIdPartition};
+use siltstone_log::batch::{Compression, batches, verify_crc};
+use siltstone_log::records::{BatchBuilder, inflate, records};
+use siltstone_log::{AppendInfo, AppendOrigin, LogManager, LogManagerConfig, LogSlice};
+use siltstone_metadata::api::{CreateTopic, RegisterBroker};
+use siltstone_metadata::{MemoryStore, MetadataApi, MetadataService, MetadataServiceConfig};
+use siltstone_replica::{
+    FetchIsolation, FetchParams, FetchPartition, FetchedPartition, ProducePartition, RemoteTier, ReplicaConfig, ReplicaError,
+    ReplicaManager,
+};
+use siltstone_tiered::{RemoteReader, RemoteReaderConfig, RemoteStore, Uploader};
+
+use bucket::{Handle, TestBucket};
+
+pub const BROKER: i32 = 1;
+/// Long enough for whatever a test waits for, in paused time.
+pub const LONG: Duration = Duration::from_secs(3_600);
+
+/// Runs a test on one thread with paused time.
+pub fn simulated<T>(test: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test)
+}
+
+/// What outlives a broker: metadata and bucket.
+pub struct World {
+    pub env: Env,
+    pub metadata: Arc<dyn MetadataApi>,
+    pub bucket: Arc<TestBucket>,
+}
+
+impl World {
+    pub async fn new(seed: u64) -> Self {
+        let env = Env::simulated(seed, Arc::new(SimFs::new()));
+        let store = Arc::new(MemoryStore::new(env.clone()));
+        let config = MetadataServiceConfig { broker_session_timeout: LONG * 1_000, ..MetadataServiceConfig::default() };
+        let metadata = MetadataService::open(store, config, env.clone()).await.unwrap();
+        let bucket_env = Env { entropy: Arc::new(SmallEntropy::seeded(seed ^ 0xb0c4e7)), ..env.clone() };
+        Self { bucket: TestBucket::new(bucket_env), metadata, env }
+    }
+
+    /// A topic with these settings; the ids of its partitions.
+    pub async fn topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<TopicIdPartition> {
+        let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let wanted = CreateTopic { name: name.to_owned(), partitions, replication_factor: 1, configs, ..CreateTopic::default() };
+        let topic = self.metadata.create_topic(wanted).await.unwrap();
+        (0..partitions).map(|partition| TopicIdPartition::new(topic.id, partition)).collect()
+    }
+}
+
+/// A running broker.
+pub struct Node {
+    pub env: Env,
+    pub replicas: Arc<ReplicaManager>,
+    pub logs: Arc<LogManager>,
+    pub metadata: Arc<dyn MetadataApi>,
+    pub epoch: i64,
+}
+
+pub fn log_manager_config(cluster_id: &str) -> LogManagerConfig {
+    LogManagerConfig {
+        dir: "/data".into(),
+        cluster_id: cluster_id.to_owned(),
+        wal_file_bytes: 256 << 10,
+        wal_bytes_max: 1 << 20,
+        tail_cache_bytes: 64 << 10,
+        disk_reserve_bytes: 0,
+        producer_expiration_ms: 86_400_000,
+    }
+}
+
+pub fn replica_config() -> ReplicaConfig {
+    ReplicaConfig {
+        broker_id: BROKER,
+        broker_configs: BTreeMap::new(),
+        retention_check_interval: Duration::from_secs(5),
+        remote_fetch_max_wait: Duration::from_millis(500),
+        concurrent_uploads: 4,
+        disk_budget_bytes: u64::MAX,
+        log_dir: "/data".into(),
+        data_dir_was_empty: false,
+    }
+}
+
+impl Node {
+    /// Starts a broker on `fs`, or fails to: `Err` is why.
+    pub async fn try_start(world: &World, fs: &SimFs, seed: u64, config: ReplicaConfig) -> Result<Self, String> {
+        let env = Env::simulated(seed, Arc::new(fs.clone()));
+        let env = Env { clock: Arc::clone(&world.env.clock), ..env };
+        let metadata = Arc::clone(&world.metadata);
+        let log_config = log_manager_config(&metadata.image().cluster_id);
+        let (logs, report) = LogManager::open(log_config, env.clone()).map_err(|error| error.to_string())?;
+        assert_eq!(report.quarantined, Vec::<String>::new(), "nothing was damaged");
+        let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: report.clean };
+        let epoch = metadata.register_broker(broker).await.map_err(|error| error.to_string())?;
+        let store = RemoteStore::over(Arc::new(Handle(Arc::clone(&world.bucket))), "test://bucket".to_owned(), env.clone());
+        let reader_config = RemoteReaderConfig {
+            chunk_bytes: 4 << 10,
+            read_ahead_bytes_max: 64 << 10,
+            memory_cache_bytes: 1 << 20,
+            ..RemoteReaderConfig::default()
+        };
+        let tier = RemoteTier {
+            reader: RemoteReader::new(reader_config, store.clone(), Arc::clone(&metadata), env.clone()),
+            uploader: Uploader::new(store, Arc::clone(&metadata), env.clone()),
+        };
+        let replicas = ReplicaManager::new(config, env.clone(), Arc::clone(&metadata), Arc::clone(&logs), Some(tier));
+        replicas.start();
+        metadata.heartbeat(BROKER, epoch, false).await.map_err(|error| error.to_string())?;
+        Ok(Self { env, replicas, logs, metadata, epoch })
+    }
+
+    pub async fn start(world: &World, fs: &SimFs) -> Self {
+        Self::try_start(world, fs, 1, replica_config()).await.unwrap()
+    }
+
+    /// Ends every task without a flush.
+    pub async fn kill(self) {
+        drop((self.replicas, self.logs));
+        assert!(self.env.tasks.shutdown(LONG).await, "every task ends");
+    }
+
+    pub async fn produce(&self, id: TopicIdPartition, records: BytesMut, timeout: Duration) -> Result<AppendInfo, ReplicaError> {
+        let parts = vec![ProducePartition { id, records }];
+        self.replicas.append(-1, timeout, parts, AppendOrigin::Client).await.remove(0).result
+    }
+
+    pub async fn fetch(&self, params: FetchParams, parts: &[(TopicIdPartition, i64)]) -> Vec<FetchedPartition> {
+        let part = |(id, fetch_offset): &(TopicIdPartition, i64)| FetchPartition {
+            id: *id,
+            fetch_offset: *fetch_offset,
+            current_leader_epoch: -1,
+            last_fetched_epoch: -1,
+            max_bytes: 1 << 20,
+        };
+        self.replicas.fetch(params, parts.iter().map(part).collect()).await
+    }
+
+    /// Waits until `condition` holds, for at most `limit` of paused time.
+    pub async fn wait_for(&self, what: &str, limit: Duration, condition: impl Fn(&Self) -> bool) {
+        let deadline = self.env.clock.monotonic() + limit;
+        while !condition(self) {
+            assert!(self.env.clock.monotonic() < deadline, "waited in vain for {what}");
+            self.env.clock.sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+pub fn fetch_params(max_bytes: usize) -> FetchParams {
+    FetchParams { max_wait: Duration::ZERO, min_bytes: 1, max_bytes, isolation: FetchIsolation::ReadUncommitted }
+}
+
+/// A batch of one record per value.
+pub fn batch(timestamp_ms: i64, values: &[&[u8]]) -> BytesMut {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for value in values {
+        builder.record(timestamp_ms, None, Some(value), &[]);
+    }
+    builder.build()
+}
+
+/// The bytes of an answer.
+pub fn answer_bytes(answer: &FetchedPartition) -> Bytes {
+    let mut out = Vec::new();
+    for slice in &answer.slices {
+        match slice {
+            LogSlice::Memory(bytes) => out.extend_from_slice(bytes),
+            LogSlice::File { file, position, len } => {
+                let from = out.len();
+                out.resize(from + len, 0);
+                file.read_exact_at(&mut out[from..], *position).unwrap();
+            }
+        }
+    }
+    assert_eq!(out.len(), answer.size_bytes);
+    out.into()
+}
+
+/// Offset, leader epoch and value of every record of an answer.
+pub fn answer_records(answer: &FetchedPartition) -> Vec<(i64, i32, Vec<u8>)> {
+    let bytes = answer_bytes(answer);
+    let mut out = Vec::new();
+    for found in batches(&bytes) {
+        let (header, batch) = found.unwrap();
+        verify_crc(batch).unwrap();
+        let body = inflate(&header, batch, 1 << 20).unwrap();
+        for record in records(&header, &body) {
+            let record = record.unwrap();
+            out.push((record.offset, header.partition_leader_epoch, record.value.unwrap_or_default().to_vec()));
+        }
+    }
+    out
+}
