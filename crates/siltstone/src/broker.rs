@@ -24,15 +24,24 @@ const MIB: u64 = 1 << 20;
 /// How long a start waits for the bucket before it goes on without (I35).
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 
-/// A running broker.
+/// How long a stop waits for the metadata service to move leadership away: it may be gone before us.
+const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
+/// How long a stop waits for what goes on behind the requests.
+const BACKGROUND_LIMIT: Duration = Duration::from_secs(5);
+
+/// A running broker. Its tasks are in groups that stop one after the other: what one needs outlives it.
 pub struct Broker {
     id: i32,
     epoch: i64,
     metadata: Arc<dyn MetadataApi>,
     logs: Arc<LogManager>,
     env: Env,
-    /// Listener and connections; stopped first.
+    /// Stopped first: a heartbeat after the one that hands leadership back would take it again.
+    heartbeat_tasks: Tasks,
+    /// Listener and connections.
     listener_tasks: Tasks,
+    /// Replicas, coordinators, the bucket: all that appends. Stopped before the logs are closed.
+    background_tasks: Tasks,
 }
 
 impl Broker {
@@ -56,17 +65,22 @@ impl Broker {
             .register_broker(RegisterBroker { id, host: host.clone(), port, rack, clean_shutdown })
             .await
             .map_err(|error| anyhow!("registering broker {id}: {error}"))?;
-        let remote = open_remote(config, env, &metadata, bucket, &cluster_id).await?;
+        let background_tasks = env.tasks.child();
+        let background = Env { tasks: background_tasks.clone(), ..env.clone() };
+        let remote = open_remote(config, &background, &metadata, bucket, &cluster_id).await?;
         let replicas = ReplicaManager::new(
             replica_config(config, env, was_empty)?,
-            env.clone(),
+            background.clone(),
             Arc::clone(&metadata),
             Arc::clone(&logs),
             Some(remote),
         );
         replicas.start();
         metadata.heartbeat(id, epoch, false).await.map_err(|error| anyhow!("first heartbeat of broker {id}: {error}"))?;
-        spawn_heartbeats(config, env, &metadata, epoch);
+        let heartbeat_tasks = env.tasks.child();
+        let heartbeat_ms = config.kafka_number("broker.heartbeat.interval.ms").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(2_000);
+        let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
+        spawn_heartbeats(id, epoch, Duration::from_millis(heartbeat_ms), beating, Arc::clone(&metadata));
 
         let server_config = ServerConfig {
             broker_id: id,
@@ -75,22 +89,23 @@ impl Broker {
             advertised_port: port,
             log_dir: config.data_dir.display().to_string(),
         };
-        let services = Services::new(server_config, Arc::clone(&metadata), Arc::clone(&replicas), env.clone());
+        let services = Services::new(server_config, Arc::clone(&metadata), Arc::clone(&replicas), background);
         let listener_tasks = env.tasks.child();
         let server = Server::new(listener, services, listener_tasks.clone());
         metrics.collect_from(BrokerMetrics::new(replicas));
         metrics.collect_from(ListenerMetrics::new(server.metrics()));
         listener_tasks.spawn("kafka-listener", server.run());
-        Ok(Self { id, epoch, metadata, logs, env: env.clone(), listener_tasks })
+        Ok(Self { id, epoch, metadata, logs, env: env.clone(), heartbeat_tasks, listener_tasks, background_tasks })
     }
 
-    /// Hands leadership back, closes connections, flushes the logs.
+    /// Hands leadership back, closes connections within `limit`, ends what goes on behind them, flushes the logs.
     pub async fn stop(self, limit: Duration) {
-        if let Err(error) = self.metadata.heartbeat(self.id, self.epoch, true).await {
-            tracing::warn!(%error, "could not tell the metadata service of the stop");
-        }
+        hand_back_leadership(&*self.metadata, self.id, self.epoch, &self.heartbeat_tasks).await;
         if !self.listener_tasks.shutdown(limit).await {
             tracing::warn!("some connections did not close in time");
+        }
+        if !self.background_tasks.shutdown(BACKGROUND_LIMIT).await {
+            tracing::warn!("some background tasks did not end in time");
         }
         let logs = self.logs;
         match self.env.tasks.blocking(move || logs.close()).await {
@@ -98,6 +113,18 @@ impl Broker {
             Some(Err(error)) => tracing::error!(%error, "closing the logs failed"),
             None => tracing::error!("closing the logs failed"),
         }
+    }
+}
+
+/// Ends the heartbeats, then says that this broker stops: nothing may follow that.
+async fn hand_back_leadership(metadata: &dyn MetadataApi, id: i32, epoch: i64, heartbeat_tasks: &Tasks) {
+    if !heartbeat_tasks.shutdown(HAND_BACK_LIMIT).await {
+        tracing::warn!("the last heartbeat is still under way");
+    }
+    match tokio::time::timeout(HAND_BACK_LIMIT, metadata.heartbeat(id, epoch, true)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "could not tell the metadata service of the stop"),
+        Err(_elapsed) => tracing::warn!("the metadata service did not answer in time that this broker stops"),
     }
 }
 
@@ -229,16 +256,14 @@ fn replica_config(config: &Config, env: &Env, data_dir_was_empty: bool) -> anyho
     })
 }
 
-fn spawn_heartbeats(config: &Config, env: &Env, metadata: &Arc<dyn MetadataApi>, epoch: i64) {
-    let every =
-        Duration::from_millis(config.kafka_number("broker.heartbeat.interval.ms").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(2_000));
-    let (env, metadata, id) = (env.clone(), Arc::clone(metadata), config.node_id);
+fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Arc<dyn MetadataApi>) {
     env.tasks.clone().spawn("broker-heartbeat", async move {
         loop {
             tokio::select! {
                 () = env.clock.sleep(every) => {}
                 () = env.tasks.stopped() => return,
             }
+            // Seen to its end, so that it can't arrive after the stopping one.
             match metadata.heartbeat(id, epoch, false).await {
                 Ok(()) => {}
                 Err(MetadataError::StaleBrokerEpoch) => {
@@ -252,4 +277,30 @@ fn spawn_heartbeats(config: &Config, env: &Env, metadata: &Arc<dyn MetadataApi>,
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use siltstone_common::fs::SimFs;
+    use siltstone_metadata::{MemoryStore, MetadataService, MetadataServiceConfig};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn no_heartbeat_takes_leadership_again_after_a_stop() {
+        let env = Env::simulated(1, Arc::new(SimFs::new()));
+        let store = Arc::new(MemoryStore::new(env.clone()));
+        let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.unwrap();
+        let broker = RegisterBroker { id: 1, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+        let epoch = metadata.register_broker(broker).await.unwrap();
+        let heartbeat_tasks = env.tasks.child();
+        let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
+        spawn_heartbeats(1, epoch, Duration::from_millis(100), beating, metadata.clone());
+        env.clock.sleep(Duration::from_secs(1)).await;
+        assert!(!metadata.image().brokers[&1].fenced, "the heartbeats keep it active");
+
+        hand_back_leadership(&*metadata, 1, epoch, &heartbeat_tasks).await;
+        env.clock.sleep(Duration::from_secs(5)).await;
+        assert!(metadata.image().brokers[&1].fenced, "and nothing takes it back");
+    }
 }

@@ -1,6 +1,7 @@
 //! `siltstone serve`: the composition root. Starts the parts that the role asks for, announces that they serve, stops them in order.
 //!
-//! Stopping (SIGTERM, SIGINT): not ready any more, leadership handed back, connections closed, logs flushed and marked clean.
+//! Stopping (SIGTERM, SIGINT): not ready any more, leadership handed back, connections closed, logs flushed and marked clean. A signal
+//! during the start ends the process at once, as a crash would: nothing was promised yet, and the next start recovers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +22,10 @@ use crate::banner;
 use crate::broker::Broker;
 use crate::config::Config;
 
-/// How long tasks may take to end.
-const STOP_LIMIT: Duration = Duration::from_secs(20);
+/// How long connections may take to close; with the other limits of a stop it stays below the 30 s that Kubernetes gives.
+const CONNECTIONS_LIMIT: Duration = Duration::from_secs(10);
+/// How long the remaining tasks may take to end.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs until SIGTERM or SIGINT.
 pub fn run(options: ServeOptions) -> anyhow::Result<()> {
@@ -30,15 +33,41 @@ pub fn run(options: ServeOptions) -> anyhow::Result<()> {
     crate::telemetry::start(config.log_json);
     siltstone_common::fault::set_from_environment();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    runtime.block_on(serve(config))
+    let outcome = runtime.block_on(serve(config));
+    // Recovery that a signal cut short may still be reading: nobody waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
     let env = Env::system();
-    let data_dir = config.data_dir.clone();
-    env.fs.create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
     let metrics = Metrics::default();
     let admin = Admin::new(metrics.clone());
+    let mut signals = Signals::new()?;
+    let broker = tokio::select! {
+        started = start(&config, &env, &admin, &metrics) => started?,
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping before the start was done");
+            return Ok(());
+        }
+    };
+    let signal = signals.next().await;
+    tracing::info!(signal, "stopping");
+    admin.set_ready(false);
+    if let Some(broker) = broker {
+        broker.stop(CONNECTIONS_LIMIT).await;
+    }
+    if !env.tasks.shutdown(STOP_LIMIT).await {
+        tracing::warn!("some tasks did not end in time");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Starts what the role asks for; the broker, if it has one.
+async fn start(config: &Config, env: &Env, admin: &Admin, metrics: &Metrics) -> anyhow::Result<Option<Broker>> {
+    let data_dir = config.data_dir.clone();
+    env.fs.create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
     let admin_socket = TcpListener::bind(config.admin).await.with_context(|| format!("admin address {}", config.admin))?;
     let admin_address = admin_socket.local_addr()?;
 
@@ -49,7 +78,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         None => None,
     };
-    let (metadata, router) = open_metadata(&config, bucket.clone(), &env).await?;
+    let (metadata, router) = open_metadata(config, bucket.clone(), env).await?;
     let router = admin.router().merge(router);
     let stopped = env.tasks.clone();
     env.tasks.spawn("admin-http", async move {
@@ -58,34 +87,16 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             tracing::error!(%error, "the admin listener failed");
         }
     });
-
-    let mut signals = Signals::new()?;
-    let broker = match config.role {
-        Role::Metadata => {
-            announce(&config, &admin, admin_address, admin_address);
-            None
-        }
-        Role::All | Role::Broker => {
-            let bucket = bucket.ok_or_else(|| anyhow!("a broker needs a bucket"))?;
-            let listener =
-                BoundListener::bind(&config.listen.to_string()).await.with_context(|| format!("listen address {}", config.listen))?;
-            let address = listener.local_addr();
-            let broker = Broker::start(&config, &env, metadata, bucket, listener, &metrics).await?;
-            announce(&config, &admin, address, admin_address);
-            Some(broker)
-        }
-    };
-    let signal = signals.next().await;
-    tracing::info!(signal, "stopping");
-    admin.set_ready(false);
-    if let Some(broker) = broker {
-        broker.stop(STOP_LIMIT).await;
+    if config.role == Role::Metadata {
+        announce(config, admin, admin_address, admin_address);
+        return Ok(None);
     }
-    if !env.tasks.shutdown(STOP_LIMIT).await {
-        tracing::warn!("some tasks did not end in time");
-    }
-    tracing::info!("stopped");
-    Ok(())
+    let bucket = bucket.ok_or_else(|| anyhow!("a broker needs a bucket"))?;
+    let listener = BoundListener::bind(&config.listen.to_string()).await.with_context(|| format!("listen address {}", config.listen))?;
+    let address = listener.local_addr();
+    let broker = Broker::start(config, env, metadata, bucket, listener, metrics).await?;
+    announce(config, admin, address, admin_address);
+    Ok(Some(broker))
 }
 
 async fn open_metadata(config: &Config, bucket: Option<RemoteStore>, env: &Env) -> anyhow::Result<(Arc<dyn MetadataApi>, axum::Router)> {
