@@ -54,8 +54,7 @@ impl GroupCoordinator {
 
     /// The partition of `__consumer_offsets` that holds a group: Java's `String.hashCode`, as in Kafka.
     pub fn partition_for(&self, group_id: &str) -> i32 {
-        let hash = group_id.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-        hash.checked_abs().unwrap_or(0) % self.inner.partition_count.load(Ordering::Relaxed).max(1)
+        partition_of_key(group_id, self.inner.partition_count.load(Ordering::Relaxed))
     }
 
     /// How many partitions `__consumer_offsets` really has, once it exists.
@@ -260,6 +259,12 @@ impl GroupCoordinator {
         }
         Ok(groups)
     }
+}
+
+/// Which of `count` partitions holds a key: Java's `String.hashCode`, as in Kafka.
+pub(crate) fn partition_of_key(key: &str, count: i32) -> i32 {
+    let hash = key.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
+    hash.checked_abs().unwrap_or(0) % count.max(1)
 }
 
 fn longest_name_bytes(request: &JoinRequest) -> usize {

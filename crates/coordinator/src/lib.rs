@@ -1,4 +1,4 @@
-//! The group coordinator: classic consumer groups and committed offsets, as pure state machines over a [`StateLog`].
+//! The coordinators: consumer groups and committed offsets, and transactions, as pure state machines over a [`StateLog`].
 //!
 //! [`GroupCoordinator`] is the handle; each `__consumer_offsets` partition that this broker leads is one shard, which
 //! replays its partition when it is elected and forgets everything when it resigns. The crate knows neither the wire nor
@@ -16,6 +16,7 @@ mod records;
 mod shard;
 mod state_log;
 mod timers;
+mod transaction;
 
 pub use config::GroupCoordinatorConfig;
 pub use coordinator::GroupCoordinator;
@@ -26,3 +27,8 @@ pub use messages::{
     ListGroupsRequest, ListedGroup, Protocol, SyncRequest, SyncResponse, TopicPartition,
 };
 pub use state_log::{StateLog, StateLogError, StateRecord};
+pub use transaction::{
+    DescribedTransaction, EndTransactionRequest, InitProducerRequest, ListTransactionsRequest, ListedTransaction, ListedTransactions,
+    MarkerOutcome, ProducerIdAndEpoch, ProducerIdError, ProducerIdSource, TransactionCoordinator, TransactionCoordinatorConfig,
+    TransactionError, TransactionVersion, TxnMarker, TxnMarkerLog, TxnProducer,
+};

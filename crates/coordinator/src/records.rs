@@ -4,7 +4,7 @@
 //! them: offset values in version 4 (version 1 with an expiry of their own), group values in version 3. All versions
 //! that Kafka ever wrote are read.
 
-mod wire;
+pub(crate) mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -114,6 +114,8 @@ apis! {
     "DeleteRecords" DeleteRecordsRequest 0..=2 => typed!(DeleteRecordsRequest, delete_records);
     "InitProducerId" InitProducerIdRequest 0..=5 => typed!(InitProducerIdRequest, init_producer_id);
     "OffsetForLeaderEpoch" OffsetForLeaderEpochRequest 2..=4 => typed!(OffsetForLeaderEpochRequest, offset_for_leader_epoch);
+    "AddPartitionsToTxn" AddPartitionsToTxnRequest 0..=5 => typed!(AddPartitionsToTxnRequest, add_partitions_to_txn);
+    "EndTxn" EndTxnRequest 0..=5 => typed!(EndTxnRequest, end_txn);
     "DescribeConfigs" DescribeConfigsRequest 1..=4 => typed!(DescribeConfigsRequest, describe_configs);
     "AlterConfigs" AlterConfigsRequest 0..=2 => typed!(AlterConfigsRequest, alter_configs);
     "DescribeLogDirs" DescribeLogDirsRequest 1..=4 => typed!(DescribeLogDirsRequest, describe_log_dirs);

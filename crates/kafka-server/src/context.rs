@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use siltstone_common::Env;
-use siltstone_coordinator::GroupCoordinator;
+use siltstone_coordinator::{GroupCoordinator, TransactionCoordinator};
 use siltstone_metadata::MetadataApi;
 use siltstone_replica::ReplicaManager;
 
 use crate::groups::start_group_coordinator;
 use crate::producer_ids::ProducerIds;
+use crate::transactions::start_transaction_coordinator;
 
 /// Settings of the Kafka side.
 #[derive(Clone, Debug)]
@@ -35,8 +36,10 @@ pub struct Services {
     pub replicas: Arc<ReplicaManager>,
     /// The groups of this broker.
     pub groups: GroupCoordinator,
+    /// The transactional ids of this broker.
+    pub transactions: TransactionCoordinator,
     /// Producer ids to give out.
-    pub producer_ids: ProducerIds,
+    pub producer_ids: Arc<ProducerIds>,
     /// Settings.
     pub config: ServerConfig,
     /// Clock, randomness, tasks.
@@ -44,10 +47,12 @@ pub struct Services {
 }
 
 impl Services {
-    /// The ports of one broker. Starts its group coordinator, which stops with `env`'s tasks.
+    /// The ports of one broker. Starts its coordinators, which stop with `env`'s tasks.
     pub fn new(config: ServerConfig, metadata: Arc<dyn MetadataApi>, replicas: Arc<ReplicaManager>, env: Env) -> Arc<Self> {
         let groups = start_group_coordinator(&config, Arc::clone(&metadata), Arc::clone(&replicas), env.clone());
-        Arc::new(Self { metadata, replicas, groups, producer_ids: ProducerIds::default(), config, env })
+        let producer_ids = Arc::new(ProducerIds::new(Arc::clone(&metadata), config.broker_id));
+        let transactions = start_transaction_coordinator(&config, &metadata, &replicas, &producer_ids, &env);
+        Arc::new(Self { metadata, replicas, groups, transactions, producer_ids, config, env })
     }
 }
 

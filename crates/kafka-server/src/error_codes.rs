@@ -1,7 +1,7 @@
 //! Errors of the inner crates as Kafka's error codes: exhaustive matches, no `_`.
 
 use kafka_protocol::ResponseError;
-use siltstone_coordinator::GroupError;
+use siltstone_coordinator::{GroupError, TransactionError};
 use siltstone_log::AppendError;
 use siltstone_metadata::MetadataError;
 use siltstone_replica::ReplicaError;
@@ -43,6 +43,7 @@ pub fn append_error(error: &AppendError) -> ResponseError {
         AppendError::InvalidTxnState(_) => ResponseError::InvalidTxnState,
         AppendError::StaleLeaderEpoch { .. } => ResponseError::NotLeaderOrFollower,
         AppendError::Deleted => ResponseError::UnknownTopicOrPartition,
+        AppendError::CoordinatorFenced { .. } => ResponseError::TransactionCoordinatorFenced,
         AppendError::NoSpace | AppendError::Offline(_) => ResponseError::KafkaStorageError,
     }
 }
@@ -90,6 +91,32 @@ pub fn group_error(error: GroupError) -> ResponseError {
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
         GroupError::InvalidRequest => ResponseError::InvalidRequest,
         GroupError::UnknownServerError => ResponseError::UnknownServerError,
+    }
+}
+
+/// The wire code of a refusal by the transaction coordinator.
+pub fn transaction_error(error: TransactionError) -> ResponseError {
+    match error {
+        TransactionError::CoordinatorLoadInProgress => ResponseError::CoordinatorLoadInProgress,
+        TransactionError::CoordinatorNotAvailable => ResponseError::CoordinatorNotAvailable,
+        TransactionError::NotCoordinator => ResponseError::NotCoordinator,
+        TransactionError::InvalidRequest => ResponseError::InvalidRequest,
+        TransactionError::InvalidTransactionTimeout => ResponseError::InvalidTransactionTimeout,
+        TransactionError::InvalidProducerIdMapping => ResponseError::InvalidProducerIdMapping,
+        TransactionError::ProducerFenced => ResponseError::ProducerFenced,
+        TransactionError::ConcurrentTransactions => ResponseError::ConcurrentTransactions,
+        TransactionError::InvalidTxnState => ResponseError::InvalidTxnState,
+        TransactionError::TransactionAbortable => ResponseError::TransactionAbortable,
+        TransactionError::TransactionalIdNotFound => ResponseError::TransactionalIdNotFound,
+        TransactionError::UnknownServerError => ResponseError::UnknownServerError,
+    }
+}
+
+/// As [`transaction_error`], for requests below the first version of theirs that knows PRODUCER_FENCED.
+pub fn transaction_code(error: TransactionError, knows_fenced: bool) -> i16 {
+    match transaction_error(error) {
+        ResponseError::ProducerFenced if !knows_fenced => ResponseError::InvalidProducerEpoch.code(),
+        code => code.code(),
     }
 }
 

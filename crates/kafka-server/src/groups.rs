@@ -12,7 +12,7 @@ use siltstone_metadata::{MetadataApi, MetadataError, MetadataImage};
 use siltstone_replica::ReplicaManager;
 
 use crate::context::{RequestContext, ServerConfig};
-use crate::group_log::{GROUP_METADATA_TOPIC, GroupLog};
+use crate::state_log::{GROUP_METADATA_TOPIC, TopicLog};
 
 /// Starts the coordinator: it follows the image, leads the groups of the `__consumer_offsets` partitions that this broker leads,
 /// and drops the offsets of deleted topics. It stops with `env`'s tasks.
@@ -23,7 +23,7 @@ pub fn start_group_coordinator(
     env: Env,
 ) -> GroupCoordinator {
     let commit_timeout = Duration::from_millis(setting(&config.broker_configs, "offsets.commit.timeout.ms", 5_000));
-    let log = GroupLog::new(Arc::clone(&metadata), replicas, env.clone(), commit_timeout);
+    let log = TopicLog::new(GROUP_METADATA_TOPIC, Arc::clone(&metadata), replicas, env.clone(), commit_timeout);
     let coordinator = GroupCoordinator::new(coordinator_config(&config.broker_configs), env.clone(), Arc::new(log));
     let (tasks, broker_id, followed) = (env.tasks.clone(), config.broker_id, coordinator.clone());
     env.tasks.spawn("group-leadership", async move {
@@ -36,7 +36,7 @@ pub fn start_group_coordinator(
 }
 
 /// A broker setting given at start, or `default`; values were checked at start.
-fn setting<T: FromStr>(configs: &BTreeMap<String, String>, name: &str, default: T) -> T {
+pub(crate) fn setting<T: FromStr>(configs: &BTreeMap<String, String>, name: &str, default: T) -> T {
     configs.get(name).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
 }
 

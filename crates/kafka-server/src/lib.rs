@@ -11,7 +11,6 @@ mod connection;
 pub mod context;
 mod dispatch;
 pub mod error_codes;
-pub mod group_log;
 pub mod groups;
 mod guard;
 pub mod handlers;
@@ -22,7 +21,10 @@ pub mod metrics;
 pub mod producer_ids;
 pub mod server;
 pub mod settings;
+pub mod state_log;
 mod topic_lookup;
+pub mod transactions;
+mod txn_markers;
 
 pub use context::{RequestContext, ServerConfig, Services};
 pub use limits::Limits;

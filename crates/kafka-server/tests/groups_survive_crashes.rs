@@ -13,7 +13,7 @@ use siltstone_coordinator::{
     CommitOffset, CommitRequest, FetchOffsetsRequest, GroupCoordinator, HeartbeatRequest, JoinRequest, JoinResponse, ListGroupsRequest,
     Protocol, SyncRequest, TopicPartition,
 };
-use siltstone_kafka_server::group_log::GROUP_METADATA_TOPIC;
+use siltstone_kafka_server::state_log::GROUP_METADATA_TOPIC;
 use siltstone_kafka_server::{ServerConfig, Services};
 use siltstone_log::{LogManager, LogManagerConfig};
 use siltstone_metadata::api::{CreateTopic, RegisterBroker};

@@ -106,6 +106,14 @@ pub enum AppendError {
         /// In the batch.
         got: i16,
     },
+    /// A marker of a coordinator that is no longer in charge: TRANSACTION_COORDINATOR_FENCED.
+    #[error("coordinator epoch {got} is older than {current}")]
+    CoordinatorFenced {
+        /// Known.
+        current: i32,
+        /// In the marker.
+        got: i32,
+    },
     /// INVALID_TXN_STATE.
     #[error("invalid transaction state: {0}")]
     InvalidTxnState(&'static str),

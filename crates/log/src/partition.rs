@@ -37,9 +37,10 @@ use siltstone_common::TopicIdPartition;
 use siltstone_common::fs::File;
 use tokio::sync::watch;
 
+use crate::batch::BatchHeader;
 use crate::epochs::EpochEntry;
 use crate::manifest::record::Record;
-use crate::producers::ProducerInfo;
+use crate::producers::{ProducerInfo, VerificationGuard};
 use crate::segment::SegmentStat;
 use crate::shared::Shared;
 use state::LogState;
@@ -97,8 +98,32 @@ impl Default for LogConfig {
 pub enum AppendOrigin {
     /// A producer: everything is checked.
     Client,
-    /// A coordinator of this broker: offsets, transaction state, markers.
+    /// A producer whose transaction begins here; its coordinator was asked (see [`PartitionLog::begin_verification`]).
+    VerifiedClient(VerificationGuard),
+    /// A coordinator of this broker: groups, offsets, transaction state.
     Coordinator,
+    /// The group coordinator, with offsets of a transaction that begins here; its coordinator was asked.
+    VerifiedCoordinator(VerificationGuard),
+    /// The marker of a transaction's end.
+    Marker {
+        /// Level of `transaction.version` at which the client ended it: from 2 on the marker must bring a newer epoch than the data.
+        transaction_version: i16,
+    },
+}
+
+impl AppendOrigin {
+    /// True for producers.
+    pub fn is_client(self) -> bool {
+        matches!(self, Self::Client | Self::VerifiedClient(_))
+    }
+
+    /// The guard that the append brings.
+    pub(crate) fn guard(self) -> Option<VerificationGuard> {
+        match self {
+            Self::VerifiedClient(guard) | Self::VerifiedCoordinator(guard) => Some(guard),
+            Self::Client | Self::Coordinator | Self::Marker { .. } => None,
+        }
+    }
 }
 
 /// Where a batch went.
@@ -266,6 +291,13 @@ impl PartitionLog {
     /// Active producers (DescribeProducers).
     pub fn producers(&self) -> Vec<ProducerInfo> {
         self.state.lock().producers.list()
+    }
+
+    /// A guard for a transactional batch that would begin a transaction here, to be had before the coordinator is asked and brought with the append;
+    /// `None` if the transaction is open already. `bumps_epoch`: the client speaks transactions version 2 (KIP-890).
+    pub fn begin_verification(&self, header: &BatchHeader, bumps_epoch: bool) -> Option<VerificationGuard> {
+        let now_ms = self.shared.env.clock.now_ms();
+        self.state.lock().producers.begin_verification(header, bumps_epoch, now_ms)
     }
 
     /// Local segments, oldest first; the last is the active one.

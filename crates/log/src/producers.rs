@@ -10,6 +10,8 @@
 //! # Crash consistency
 //! The state is a function of the log: a snapshot at an offset plus `appended` for every batch from there on gives the state (I17).
 
+mod verify;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -19,6 +21,8 @@ use crate::batch::{BATCH_HEADER_LEN, BatchHeader, Compression, NO_SEQUENCE, incr
 use crate::error::{AppendError, LogError};
 use crate::records::{BatchBuilder, inflate, records};
 use crate::sealed::{self, UnsealError};
+pub use verify::VerificationGuard;
+use verify::Verifications;
 
 /// Batches remembered per producer: as many as a client may have in flight (`max.in.flight.requests.per.connection` of idempotent clients).
 const BATCHES_KEPT: usize = 5;
@@ -194,11 +198,18 @@ pub struct ProducerStates {
     unreplicated: BTreeMap<i64, i64>,
     /// The largest producer id that was ever forgotten, -1 if none: ids are handed out in rising order, so one above it is new here.
     max_expired_producer_id: i64,
+    verifications: Verifications,
 }
 
 impl Default for ProducerStates {
     fn default() -> Self {
-        Self { producers: HashMap::new(), open: BTreeMap::new(), unreplicated: BTreeMap::new(), max_expired_producer_id: -1 }
+        Self {
+            producers: HashMap::new(),
+            open: BTreeMap::new(),
+            unreplicated: BTreeMap::new(),
+            max_expired_producer_id: -1,
+            verifications: Verifications::default(),
+        }
     }
 }
 
@@ -242,6 +253,52 @@ impl ProducerStates {
         Ok(SequenceCheck::Append)
     }
 
+    /// True if the producer's transaction of this epoch has begun here and not ended.
+    fn has_open_transaction(&self, header: &BatchHeader) -> bool {
+        let entry = self.producers.get(&header.producer_id);
+        entry.is_some_and(|entry| entry.txn_first_offset.is_some() && entry.epoch == header.producer_epoch)
+    }
+
+    /// A guard for a transactional batch that would begin a transaction here, to be had before the coordinator is asked; `None` if the transaction
+    /// is open already. `bumps_epoch`: the client speaks transactions version 2 (KIP-890).
+    pub fn begin_verification(&mut self, header: &BatchHeader, bumps_epoch: bool, now_ms: i64) -> Option<VerificationGuard> {
+        (!self.has_open_transaction(header)).then(|| self.verifications.begin(header, bumps_epoch, now_ms))
+    }
+
+    /// Checks that a transactional batch belongs to a transaction that is open here, or that the coordinator was asked about with `guard`.
+    ///
+    /// # Errors
+    /// [`AppendError::InvalidTxnState`], [`AppendError::OutOfOrderSequence`].
+    pub fn check_verified(&self, header: &BatchHeader, guard: Option<VerificationGuard>) -> Result<(), AppendError> {
+        if header.is_transactional() && header.has_producer_id() && !self.has_open_transaction(header) {
+            let verified = guard.is_some_and(|guard| self.verifications.is_in_force(header.producer_id, guard));
+            if !verified {
+                return Err(AppendError::InvalidTxnState("record was not part of an ongoing transaction"));
+            }
+            let has_batches = self.producers.get(&header.producer_id).is_some_and(|entry| !entry.batches.is_empty());
+            self.verifications.check_sequence(header, has_batches)?;
+        }
+        Ok(())
+    }
+
+    /// Checks a marker (I20). With transactions version 2 the coordinator raises the epoch before it writes markers: one that does not bring a newer
+    /// epoch than the data is of an earlier transaction, unless nothing is open and it is the same marker again (KAFKA-19999).
+    ///
+    /// # Errors
+    /// [`AppendError::InvalidProducerEpoch`], [`AppendError::CoordinatorFenced`].
+    pub fn check_marker(&self, header: &BatchHeader, marker: EndTxnMarker, transaction_version: i16) -> Result<(), AppendError> {
+        let Some(entry) = self.producers.get(&header.producer_id) else { return Ok(()) };
+        let (current, got) = (entry.epoch, header.producer_epoch);
+        let is_stale = transaction_version >= 2 && got == current && entry.txn_first_offset.is_some();
+        if got < current || is_stale {
+            return Err(AppendError::InvalidProducerEpoch { current, got });
+        }
+        if marker.coordinator_epoch < entry.coordinator_epoch {
+            return Err(AppendError::CoordinatorFenced { current: entry.coordinator_epoch, got: marker.coordinator_epoch });
+        }
+        Ok(())
+    }
+
     /// Takes note of an appended batch: client's or coordinator's. `marker` is that of a control batch: see [`EndTxnMarker::from_batch`].
     /// Returns the aborted transaction if the batch ended one so.
     pub fn appended(&mut self, header: &BatchHeader, marker: Option<EndTxnMarker>) -> Option<AbortedTxn> {
@@ -266,14 +323,18 @@ impl ProducerStates {
                 timestamp_ms: header.max_timestamp,
             });
         }
-        if header.is_transactional() && entry.txn_first_offset.is_none() {
-            entry.txn_first_offset = Some(header.base_offset);
-            self.open.insert(header.base_offset, header.producer_id);
+        if header.is_transactional() {
+            self.verifications.clear(header.producer_id);
+            if entry.txn_first_offset.is_none() {
+                entry.txn_first_offset = Some(header.base_offset);
+                self.open.insert(header.base_offset, header.producer_id);
+            }
         }
         None
     }
 
     fn transaction_ended(&mut self, header: &BatchHeader, marker: EndTxnMarker) -> Option<AbortedTxn> {
+        self.verifications.clear(header.producer_id);
         let entry = self.producers.entry(header.producer_id).or_insert_with(|| ProducerEntry::new(header.producer_epoch));
         entry.enter_epoch(header.producer_epoch);
         entry.coordinator_epoch = marker.coordinator_epoch;
@@ -307,6 +368,7 @@ impl ProducerStates {
 
     /// Forgets producers whose last batch is older than `expiration_ms`, with no open transaction and silent since the last call.
     pub fn expire(&mut self, now_ms: i64, expiration_ms: i64) {
+        self.verifications.expire(now_ms, expiration_ms);
         let max_expired = &mut self.max_expired_producer_id;
         self.producers.retain(|producer_id, entry| {
             let fresh = std::mem::take(&mut entry.fresh);

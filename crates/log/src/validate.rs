@@ -113,7 +113,7 @@ fn whole_batches(bytes: &mut BytesMut, origin: AppendOrigin) -> Result<Vec<Batch
     bytes.truncate(whole_len);
     match (headers.len(), origin) {
         (0, _) => Err(AppendError::InvalidRecord("produce requests must have at least one record batch per partition")),
-        (2.., AppendOrigin::Client) => {
+        (2.., origin) if origin.is_client() => {
             Err(AppendError::InvalidRecord("produce requests are only allowed to contain exactly one record batch per partition"))
         }
         _ => Ok(headers),
@@ -121,13 +121,13 @@ fn whole_batches(bytes: &mut BytesMut, origin: AppendOrigin) -> Result<Vec<Batch
 }
 
 fn check_batch(header: &BatchHeader, batch: &[u8], origin: AppendOrigin, config: &LogConfig) -> Result<(), AppendError> {
-    if origin == AppendOrigin::Client && header.base_offset != 0 {
+    if origin.is_client() && header.base_offset != 0 {
         return Err(AppendError::InvalidRecord("the base offset of a produced record batch should be 0"));
     }
     if batch.len() > config.max_message_bytes {
         return Err(AppendError::MessageTooLarge { size: batch.len(), max: config.max_message_bytes });
     }
-    if origin == AppendOrigin::Client {
+    if origin.is_client() {
         verify_crc(batch)?;
         check_client_header(header)?;
     }

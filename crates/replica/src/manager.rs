@@ -140,6 +140,11 @@ impl ReplicaManager {
         self.start_background();
     }
 
+    /// The broker's time, ms.
+    pub fn now_ms(&self) -> i64 {
+        self.env.clock.now_ms()
+    }
+
     /// Counters for `/metrics`.
     pub fn metrics(&self) -> &ReplicaMetrics {
         &self.metrics

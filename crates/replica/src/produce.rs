@@ -7,6 +7,8 @@ use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::join_all;
 use siltstone_common::TopicIdPartition;
+use siltstone_log::batch::BatchHeader;
+use siltstone_log::producers::{ProducerInfo, VerificationGuard};
 use siltstone_log::{AppendInfo, AppendOrigin, LogOffsets};
 
 use crate::error::ReplicaError;
@@ -20,6 +22,8 @@ pub struct ProducePartition {
     pub id: TopicIdPartition,
     /// Its batches, to be stamped in place.
     pub records: BytesMut,
+    /// Who appends them.
+    pub origin: AppendOrigin,
 }
 
 /// What became of it.
@@ -50,24 +54,18 @@ const ACKS_ALL: i16 = -1;
 impl ReplicaManager {
     /// Appends to each partition, then, with `acks` -1, waits until the high watermark has passed or `timeout` is over.
     /// Outcomes come in the order of `parts`.
-    pub async fn append(
-        self: &Arc<Self>,
-        acks: i16,
-        timeout: Duration,
-        parts: Vec<ProducePartition>,
-        origin: AppendOrigin,
-    ) -> Vec<ProduceOutcome> {
-        let pending = self.append_pending(acks, timeout, parts, origin).await;
+    pub async fn append(self: &Arc<Self>, acks: i16, timeout: Duration, parts: Vec<ProducePartition>) -> Vec<ProduceOutcome> {
+        let pending = self.append_pending(acks, timeout, parts).await;
         self.acknowledged(pending).await
     }
 
     /// The first half of [`ReplicaManager::append`]: when it returns, the records stand in the logs in the order of the calls, so that a
     /// connection may go on to its next request while this one waits for its acknowledgement.
-    pub async fn append_pending(&self, acks: i16, timeout: Duration, parts: Vec<ProducePartition>, origin: AppendOrigin) -> PendingProduce {
+    pub async fn append_pending(&self, acks: i16, timeout: Duration, parts: Vec<ProducePartition>) -> PendingProduce {
         let mut appended = Vec::with_capacity(parts.len());
         for part in parts {
             let id = part.id;
-            appended.push((id, self.append_one(acks, part, origin).await));
+            appended.push((id, self.append_one(acks, part).await));
         }
         PendingProduce { acks, timeout, parts: appended }
     }
@@ -94,12 +92,34 @@ impl ReplicaManager {
         .await
     }
 
-    async fn append_one(&self, acks: i16, part: ProducePartition, origin: AppendOrigin) -> Result<Appended, ReplicaError> {
+    /// A guard for a transactional batch that would begin a transaction in a partition; `None` if it is open there already. See
+    /// [`siltstone_log::PartitionLog::begin_verification`].
+    ///
+    /// # Errors
+    /// The partition is not led here.
+    pub async fn begin_verification(
+        &self,
+        id: TopicIdPartition,
+        header: &BatchHeader,
+        bumps_epoch: bool,
+    ) -> Result<Option<VerificationGuard>, ReplicaError> {
+        Ok(self.led(id, -1).await?.log().begin_verification(header, bumps_epoch))
+    }
+
+    /// The producers that a partition remembers (DescribeProducers).
+    ///
+    /// # Errors
+    /// The partition is not led here.
+    pub async fn active_producers(&self, id: TopicIdPartition) -> Result<Vec<ProducerInfo>, ReplicaError> {
+        Ok(self.led(id, -1).await?.log().producers())
+    }
+
+    async fn append_one(&self, acks: i16, part: ProducePartition) -> Result<Appended, ReplicaError> {
         if !(-1..=1).contains(&acks) {
             return Err(ReplicaError::InvalidRequiredAcks);
         }
         let is_internal = self.metadata.image().topic_by_id(part.id.topic_id).ok_or(ReplicaError::UnknownPartition)?.is_internal();
-        if origin == AppendOrigin::Client && is_internal {
+        if part.origin.is_client() && is_internal {
             return Err(ReplicaError::InternalTopic);
         }
         let partition = self.led(part.id, -1).await?;
@@ -116,7 +136,7 @@ impl ReplicaManager {
             return Err(ReplicaError::NotEnoughReplicas);
         }
         let size = part.records.len() as u64;
-        let info = partition.log().append_as_leader(part.records, state.leader_epoch, origin)?;
+        let info = partition.log().append_as_leader(part.records, state.leader_epoch, part.origin)?;
         self.metrics.add_bytes_in(size);
         Ok(Appended { partition, info })
     }

@@ -43,8 +43,12 @@ fn a_produce_that_waited_is_judged_by_the_newest_image() {
         world.bucket.faults.lock().hangs = true;
         let node = Node::start(&world, &SimFs::new()).await;
         let replicas = Arc::clone(&node.replicas);
-        let parts = vec![siltstone_replica::ProducePartition { id, records: batch(NOW_MS, &[b"late"]) }];
-        let producing = tokio::spawn(async move { replicas.append_pending(1, LONG, parts, siltstone_log::AppendOrigin::Client).await });
+        let parts = vec![siltstone_replica::ProducePartition {
+            id,
+            records: batch(NOW_MS, &[b"late"]),
+            origin: siltstone_log::AppendOrigin::Client,
+        }];
+        let producing = tokio::spawn(async move { replicas.append_pending(1, LONG, parts).await });
         node.env.clock.sleep(Duration::from_millis(500)).await;
         node.metadata.heartbeat(BROKER, node.epoch, true).await.unwrap();
         world.bucket.faults.lock().hangs = false;
@@ -70,8 +74,9 @@ fn a_waiting_produce(
         node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
         fs.set_capacity(Some(0));
         let replicas = Arc::clone(&node.replicas);
-        let parts = vec![siltstone_replica::ProducePartition { id, records: batch(NOW_MS, &[b"x"]) }];
-        let pending = node.replicas.append_pending(-1, LONG, parts, siltstone_log::AppendOrigin::Client).await;
+        let parts =
+            vec![siltstone_replica::ProducePartition { id, records: batch(NOW_MS, &[b"x"]), origin: siltstone_log::AppendOrigin::Client }];
+        let pending = node.replicas.append_pending(-1, LONG, parts).await;
         let waiting = tokio::spawn(async move { replicas.acknowledged(pending).await.remove(0).result });
         node.env.clock.sleep(Duration::from_millis(100)).await;
         assert!(!waiting.is_finished(), "nothing has happened yet");

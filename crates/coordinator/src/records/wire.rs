@@ -42,6 +42,10 @@ impl<'a> Reader<'a> {
         self.take(N)?.try_into().map_err(|_| WireError::Truncated)
     }
 
+    pub(crate) fn i8(&mut self) -> Result<i8, WireError> {
+        Ok(i8::from_be_bytes(self.array()?))
+    }
+
     pub(crate) fn i16(&mut self) -> Result<i16, WireError> {
         Ok(i16::from_be_bytes(self.array()?))
     }
@@ -103,17 +107,29 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn array_len(&mut self) -> Result<usize, WireError> {
-        let len = self.length(true)?.ok_or(WireError::Null)?;
-        if len > self.rest.len() { Err(WireError::BadLength) } else { Ok(len) }
+        self.nullable_array_len()?.ok_or(WireError::Null)
+    }
+
+    /// The length of an array that may be null.
+    pub(crate) fn nullable_array_len(&mut self) -> Result<Option<usize>, WireError> {
+        match self.length(true)? {
+            Some(len) if len > self.rest.len() => Err(WireError::BadLength),
+            len => Ok(len),
+        }
     }
 
     /// Skips the tagged fields at the end of a flexible struct.
     pub(crate) fn tagged_fields(&mut self) -> Result<(), WireError> {
+        self.each_tagged_field(|_, _| Ok(()))
+    }
+
+    /// Gives each tagged field at the end of a flexible struct to `visit`.
+    pub(crate) fn each_tagged_field(&mut self, mut visit: impl FnMut(u32, Reader<'a>) -> Result<(), WireError>) -> Result<(), WireError> {
         if self.flexible {
             for _ in 0..self.uvarint()? {
-                self.uvarint()?;
+                let tag = self.uvarint()?;
                 let len = self.uvarint()? as usize;
-                self.take(len)?;
+                visit(tag, Reader { rest: self.take(len)?, flexible: true })?;
             }
         }
         Ok(())

@@ -202,6 +202,20 @@ pub(super) static SKELETONS: &[Skeleton] = &[
         flexible_from: 4,
         fields: &[since(3, I32), field(array(&[field(STR), field(array(&[field(I32), since(2, I32), field(I32)]))]))],
     },
+    // AddPartitionsToTxn
+    Skeleton {
+        key: 24,
+        flexible_from: 3,
+        fields: &[
+            since(4, array(&[field(STR), field(I64), field(I16), field(I8), field(array(&[field(STR), field(list(&I32))]))])),
+            until(3, STR),
+            until(3, I64),
+            until(3, I16),
+            until(3, array(&[field(STR), field(list(&I32))])),
+        ],
+    },
+    // EndTxn
+    Skeleton { key: 26, flexible_from: 3, fields: &[field(STR), field(I64), field(I16), field(I8)] },
     // DescribeConfigs
     Skeleton {
         key: 32,

@@ -63,6 +63,8 @@ pub(super) fn codecs() -> Vec<Codec> {
         DeleteRecordsRequest,
         InitProducerIdRequest,
         OffsetForLeaderEpochRequest,
+        AddPartitionsToTxnRequest,
+        EndTxnRequest,
         DescribeConfigsRequest,
         AlterConfigsRequest,
         DescribeLogDirsRequest,

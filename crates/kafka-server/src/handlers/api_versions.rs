@@ -1,9 +1,9 @@
 //! ApiVersions (KIP-35, KIP-511): what this broker serves.
 
 use kafka_protocol::ResponseError;
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use kafka_protocol::protocol::Request;
+use kafka_protocol::protocol::{Request, StrBytes};
 
 use crate::answer::{Answer, encode_answer};
 use crate::api_table::{APIS, find};
@@ -11,8 +11,24 @@ use crate::context::RequestContext;
 
 /// From this version on clients name their software.
 const FIRST_VERSION_WITH_SOFTWARE: i16 = 3;
-/// The finalized features are not known: none are. At this default the field is left out, as old librdkafka needs it.
+/// The finalized features are not told.
 const NO_FEATURES_EPOCH: i64 = -1;
+/// The finalized features never change while a broker runs.
+const FEATURES_EPOCH: i64 = 0;
+/// From this version on features are told.
+const FIRST_VERSION_WITH_FEATURES: i16 = 3;
+/// From this version on also those are told whose lowest level is 0 (KAFKA-17011).
+const FIRST_VERSION_WITH_LEVEL_0: i16 = 4;
+
+/// A feature of the cluster (KIP-584) and its highest level, which is the one in force.
+struct Feature {
+    name: &'static str,
+    min_level: i16,
+    level: i16,
+}
+
+/// Clients choose how they run transactions by the first (KIP-890).
+const FEATURES: &[Feature] = &[Feature { name: "transaction.version", min_level: 0, level: 2 }];
 
 /// The table, or INVALID_REQUEST if the client names its software by characters that could not be a metric's label.
 pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -23,7 +39,29 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) ->
             .with_finalized_features_epoch(NO_FEATURES_EPOCH);
     }
     tracing::debug!(peer = %ctx.peer, software = %&*request.client_software_name, version = %&*request.client_software_version, "client connected");
-    table_answer()
+    with_features(table_answer(), ctx.api_version)
+}
+
+fn with_features(answer: ApiVersionsResponse, version: i16) -> ApiVersionsResponse {
+    if version < FIRST_VERSION_WITH_FEATURES {
+        return answer;
+    }
+    let supported = FEATURES.iter().filter(|feature| feature.min_level > 0 || version >= FIRST_VERSION_WITH_LEVEL_0).map(|feature| {
+        SupportedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_version(feature.min_level)
+            .with_max_version(feature.level)
+    });
+    let finalized = FEATURES.iter().map(|feature| {
+        FinalizedFeatureKey::default()
+            .with_name(StrBytes::from_static_str(feature.name))
+            .with_min_version_level(feature.level)
+            .with_max_version_level(feature.level)
+    });
+    answer
+        .with_supported_features(supported.collect())
+        .with_finalized_features(finalized.collect())
+        .with_finalized_features_epoch(FEATURES_EPOCH)
 }
 
 /// The answer to a version that isn't served: version 0, UNSUPPORTED_VERSION, and the versions of ApiVersions alone, so that the client asks again.

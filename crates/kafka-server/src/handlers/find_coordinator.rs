@@ -1,4 +1,4 @@
-//! FindCoordinator: which broker answers for a group.
+//! FindCoordinator: which broker answers for a group or a transactional id.
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -7,12 +7,14 @@ use kafka_protocol::protocol::StrBytes;
 use siltstone_metadata::BrokerImage;
 
 use crate::context::RequestContext;
-use crate::group_log::GROUP_METADATA_TOPIC;
 use crate::groups;
+use crate::state_log::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::topic_lookup::text;
+use crate::transactions;
 
-/// `key_type` of groups. Transactions (1) and share groups (2) have no coordinator here.
+/// `key_type` of groups and of transactional ids. Share groups (2) have no coordinator here.
 const KEY_TYPE_GROUP: i8 = 0;
+const KEY_TYPE_TRANSACTION: i8 = 1;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: FindCoordinatorRequest) -> FindCoordinatorResponse {
     if ctx.api_version >= 4 {
@@ -47,16 +49,22 @@ fn coordinator(key: StrBytes, found: Result<std::sync::Arc<BrokerImage>, Respons
 }
 
 async fn find(ctx: &RequestContext, key_type: i8, key: &StrBytes) -> Result<std::sync::Arc<BrokerImage>, ResponseError> {
-    if key_type != KEY_TYPE_GROUP {
-        return Err(ResponseError::InvalidRequest);
-    }
-    if let Err(error) = groups::ensure_topic(ctx).await {
-        tracing::warn!(%error, "could not create __consumer_offsets");
+    let services = &ctx.services;
+    let (topic, made, partition) = match key_type {
+        KEY_TYPE_GROUP => (GROUP_METADATA_TOPIC, groups::ensure_topic(ctx).await, services.groups.partition_for(key.as_str())),
+        KEY_TYPE_TRANSACTION => {
+            let made = transactions::ensure_topic(ctx).await;
+            (TRANSACTION_STATE_TOPIC, made, services.transactions.partition_for(key.as_str()))
+        }
+        _ => return Err(ResponseError::InvalidRequest),
+    };
+    if let Err(error) = made {
+        tracing::warn!(topic, %error, "could not create the coordinator's topic");
         return Err(ResponseError::CoordinatorNotAvailable);
     }
-    let image = ctx.services.metadata.image();
-    let partition = usize::try_from(ctx.services.groups.partition_for(key.as_str())).unwrap_or(usize::MAX);
-    let state = image.topic(GROUP_METADATA_TOPIC).and_then(|topic| topic.partitions.get(partition));
+    let image = services.metadata.image();
+    let partition = usize::try_from(partition).unwrap_or(usize::MAX);
+    let state = image.topic(topic).and_then(|topic| topic.partitions.get(partition));
     let leader = state.and_then(|state| image.brokers.get(&state.leader)).filter(|broker| !broker.fenced);
     leader.cloned().ok_or(ResponseError::CoordinatorNotAvailable)
 }

@@ -7,6 +7,7 @@ mod check;
 mod codec;
 #[cfg(test)]
 mod samples;
+mod transaction;
 #[cfg(test)]
 pub(crate) use samples::{decode_only, sample_request};
 
@@ -65,13 +66,16 @@ pub(crate) fn decode(
 async fn start(handlers: Arc<Handlers>, request: ProduceRequest, correlation_id: i32, version: i16) -> Appended {
     let ProduceRequest { transactional_id, acks, timeout_ms, topics } = request;
     let mut produce = Produce { handlers, correlation_id, version, acks, topics: Vec::with_capacity(topics.len()), appended: Vec::new() };
-    let parts = produce.place(topics, transactional_id.is_some());
+    let mut parts = produce.place(topics, transactional_id.is_some());
+    if let Some(transactional_id) = transactional_id {
+        parts = produce.verify(parts, &transactional_id).await;
+    }
     if parts.is_empty() {
         return Appended::Done(produce.answer());
     }
     let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
     let replicas = Arc::clone(&produce.handlers.services.replicas);
-    let pending = replicas.append_pending(acks, timeout, parts, AppendOrigin::Client).await;
+    let pending = replicas.append_pending(acks, timeout, parts).await;
     Appended::Waiting(Box::pin(async move {
         let outcomes = replicas.acknowledged(pending).await;
         produce.settle(outcomes);
@@ -101,16 +105,12 @@ impl Produce {
                 let id = found.and_then(|topic| partition_of(topic, data.index));
                 let batch = id.map_err(|code| (code, None)).and_then(|id| {
                     let batch = check::one_batch(data.records, self.version).map_err(|bad| (bad.code, bad.message))?;
-                    if !check::is_transactional(&batch) {
-                        return Ok((id, batch));
-                    }
-                    unauthorized |= !has_transactional_id;
-                    // No transaction can be open: none of its APIs is served yet. Kafka says the same to a partition that is not in one.
-                    Err((ResponseError::InvalidTxnState, None))
+                    unauthorized |= !has_transactional_id && check::is_transactional(&batch);
+                    Ok((id, batch))
                 });
                 match batch {
                     Ok((id, records)) => {
-                        parts.push(ProducePartition { id, records });
+                        parts.push(ProducePartition { id, records, origin: AppendOrigin::Client });
                         self.appended.push((topic_at, answer.partition_responses.len()));
                     }
                     Err((code, message)) => {
@@ -124,9 +124,16 @@ impl Produce {
         }
         if unauthorized {
             self.refuse_all(ResponseError::TransactionalIdAuthorizationFailed);
+            self.appended.clear();
             parts.clear();
         }
         parts
+    }
+
+    /// The place in the answer of the part that was appended as the `at`th.
+    fn place_of(&mut self, at: usize) -> Option<&mut PartitionProduceResponse> {
+        let (topic_at, partition_at) = *self.appended.get(at)?;
+        self.topics.get_mut(topic_at)?.partition_responses.get_mut(partition_at)
     }
 
     fn refuse_all(&mut self, code: ResponseError) {
@@ -253,6 +260,7 @@ fn tells_log_start(error: &ReplicaError) -> bool {
         | AppendError::OutOfOrderSequence { .. }
         | AppendError::UnknownProducerId(_)
         | AppendError::InvalidProducerEpoch { .. }
+        | AppendError::CoordinatorFenced { .. }
         | AppendError::InvalidTxnState(_) => true,
         AppendError::Corrupt(_)
         | AppendError::MessageTooLarge { .. }

@@ -11,7 +11,7 @@ use crate::error::AppendError;
 use crate::producers::{EndTxnMarker, SequenceCheck};
 use crate::segment::{Phase, Segment};
 use crate::tail::Chunk;
-use crate::validate::validate;
+use crate::validate::{ValidatedBatches, validate};
 use crate::wal::Pending;
 
 /// A partition's tail is written to its segment file once this much of it is not there.
@@ -37,7 +37,7 @@ impl PartitionLog {
         if let Some(current) = state.epochs.latest_epoch().filter(|current| *current > leader_epoch) {
             return Err(AppendError::StaleLeaderEpoch { got: leader_epoch, current });
         }
-        if let Some(duplicate) = check_producers(&state, &valid.headers)? {
+        if let Some(duplicate) = check_producers(&state, &valid, origin)? {
             return Ok(duplicate);
         }
         let first_offset = state.offsets.log_end;
@@ -234,9 +234,16 @@ impl LogState {
     }
 }
 
-/// The answer for a batch that is here already (I18), or an error if it is out of sequence.
-fn check_producers(state: &LogState, headers: &[BatchHeader]) -> Result<Option<AppendInfo>, AppendError> {
-    for header in headers {
+/// The answer for a batch that is here already (I18), or an error if it is out of sequence or not part of an open transaction.
+fn check_producers(state: &LogState, valid: &ValidatedBatches, origin: AppendOrigin) -> Result<Option<AppendInfo>, AppendError> {
+    if let AppendOrigin::Marker { transaction_version } = origin {
+        for (header, batch) in batches(&valid.records).map_while(Result::ok) {
+            let marker = EndTxnMarker::from_batch(&header, batch).ok_or(AppendError::InvalidRecord("not a transaction marker"))?;
+            state.producers.check_marker(&header, marker, transaction_version)?;
+        }
+        return Ok(None);
+    }
+    for header in &valid.headers {
         if let SequenceCheck::Duplicate { base_offset, last_offset, timestamp_ms } = state.producers.check(header)? {
             return Ok(Some(AppendInfo {
                 first_offset: base_offset,
@@ -247,6 +254,7 @@ fn check_producers(state: &LogState, headers: &[BatchHeader]) -> Result<Option<A
                 duplicate: true,
             }));
         }
+        state.producers.check_verified(header, origin.guard())?;
     }
     Ok(None)
 }

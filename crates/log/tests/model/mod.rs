@@ -403,9 +403,14 @@ fn append(partition: &mut Partition, log: &PartitionLog, env: &Env, rng: &SmallE
     let (batch, origin) = match (rng.below(8), open) {
         (0..=2, Some(info)) => {
             let marker = EndTxnMarker { commit: one_in(rng, 2), coordinator_epoch: 1 };
-            (marker.to_batch(info.producer_id, info.producer_epoch, now_ms), AppendOrigin::Coordinator)
+            (marker.to_batch(info.producer_id, info.producer_epoch, now_ms), AppendOrigin::Marker { transaction_version: 0 })
         }
-        (kind, _) => (data_batch(kind, &state, now_ms, rng), AppendOrigin::Client),
+        (kind, _) => {
+            let batch = data_batch(kind, &state, now_ms, rng);
+            let header = BatchHeader::parse(&batch).unwrap();
+            let guard = if header.is_transactional() { log.begin_verification(&header, false) } else { None };
+            (batch, guard.map_or(AppendOrigin::Client, AppendOrigin::VerifiedClient))
+        }
     };
     let info = log.append_as_leader(batch.clone(), partition.epoch, origin)?;
     assert!(!info.duplicate && info.first_offset == partition.end(), "I7: {info:?}, expected {}", partition.end());

@@ -135,8 +135,8 @@ impl Node {
     }
 
     pub async fn produce(&self, id: TopicIdPartition, records: BytesMut, timeout: Duration) -> Result<AppendInfo, ReplicaError> {
-        let parts = vec![ProducePartition { id, records }];
-        self.replicas.append(-1, timeout, parts, AppendOrigin::Client).await.remove(0).result
+        let parts = vec![ProducePartition { id, records, origin: AppendOrigin::Client }];
+        self.replicas.append(-1, timeout, parts).await.remove(0).result
     }
 
     pub async fn fetch(&self, params: FetchParams, parts: &[(TopicIdPartition, i64)]) -> Vec<FetchedPartition> {

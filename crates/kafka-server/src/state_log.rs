@@ -1,4 +1,4 @@
-//! The coordinator's state log over `__consumer_offsets`: batches in, records out.
+//! A coordinator's state log over `__consumer_offsets` or `__transaction_state`: batches in, records out.
 //!
 //! A replay reads from the log start to the log end, not to the high watermark: what a former leader acknowledged may still lie above the
 //! high watermark that this broker knows (I21). The whole partition is read each time until the topic is compacted.
@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 
 /// The topic of groups and offsets.
 pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
+/// The topic of transactional ids.
+pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
 
 /// Bytes asked for in one read of a replay.
 const REPLAY_READ_BYTES: usize = 1024 * 1024;
@@ -35,33 +37,39 @@ const EMPTY_READ_PAUSE: Duration = Duration::from_millis(250);
 const RECORD_OVERHEAD_BYTES: usize = 32;
 
 /// See the module.
-pub struct GroupLog {
+pub struct TopicLog {
+    topic: &'static str,
     metadata: Arc<dyn MetadataApi>,
     replicas: Arc<ReplicaManager>,
     env: Env,
-    /// `offsets.commit.timeout.ms`
     commit_timeout: Duration,
     replays: Semaphore,
 }
 
 /// Where a replay stands.
 struct Replay<'a> {
-    log: &'a GroupLog,
+    log: &'a TopicLog,
     id: TopicIdPartition,
     next_offset: i64,
     end_offset: i64,
 }
 
-impl GroupLog {
-    /// The log over the partitions of this broker; an append fails unless it is committed within `commit_timeout`.
-    pub fn new(metadata: Arc<dyn MetadataApi>, replicas: Arc<ReplicaManager>, env: Env, commit_timeout: Duration) -> Self {
-        Self { metadata, replicas, env, commit_timeout, replays: Semaphore::new(CONCURRENT_REPLAYS) }
+impl TopicLog {
+    /// The log over the partitions of `topic` on this broker; an append fails unless it is committed within `commit_timeout`.
+    pub fn new(
+        topic: &'static str,
+        metadata: Arc<dyn MetadataApi>,
+        replicas: Arc<ReplicaManager>,
+        env: Env,
+        commit_timeout: Duration,
+    ) -> Self {
+        Self { topic, metadata, replicas, env, commit_timeout, replays: Semaphore::new(CONCURRENT_REPLAYS) }
     }
 
     /// The partition, and how large its batches may be.
     fn partition(&self, partition: i32) -> Result<(TopicIdPartition, usize), StateLogError> {
         let image = self.metadata.image();
-        let topic = image.topic(GROUP_METADATA_TOPIC).ok_or(StateLogError::UnknownPartition)?;
+        let topic = image.topic(self.topic).ok_or(StateLogError::UnknownPartition)?;
         let id = TopicIdPartition::new(topic.id, partition);
         image.partition(id).ok_or(StateLogError::UnknownPartition)?;
         let max_message_bytes = topic.configs.get("max.message.bytes").and_then(|value| value.parse().ok());
@@ -69,8 +77,8 @@ impl GroupLog {
     }
 
     async fn append_batch(&self, id: TopicIdPartition, batch: BytesMut) -> Result<(), StateLogError> {
-        let parts = vec![ProducePartition { id, records: batch }];
-        let outcomes = self.replicas.append(-1, self.commit_timeout, parts, AppendOrigin::Coordinator).await;
+        let parts = vec![ProducePartition { id, records: batch, origin: AppendOrigin::Coordinator }];
+        let outcomes = self.replicas.append(-1, self.commit_timeout, parts).await;
         match outcomes.into_iter().next().map(|outcome| outcome.result) {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => Err(state_log_error(error)),
@@ -106,7 +114,7 @@ impl GroupLog {
 }
 
 #[async_trait]
-impl StateLog for GroupLog {
+impl StateLog for TopicLog {
     async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError> {
         let (id, batch_bytes_max) = self.partition(partition)?;
         let now_ms = self.env.clock.now_ms();
