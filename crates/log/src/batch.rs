@@ -21,6 +21,7 @@ const CODEC_MASK: i16 = 0x07;
 const LOG_APPEND_TIME_BIT: i16 = 0x08;
 const TRANSACTIONAL_BIT: i16 = 0x10;
 const CONTROL_BIT: i16 = 0x20;
+const DELETE_HORIZON_BIT: i16 = 0x40;
 
 /// Where the fields lie, and which bytes the CRC covers.
 pub(crate) mod at {
@@ -238,6 +239,19 @@ impl BatchHeader {
     /// True for a batch of control records.
     pub fn is_control(&self) -> bool {
         self.attributes & CONTROL_BIT != 0
+    }
+
+    /// When tombstones and markers of the batch may go, ms; `None` until compaction has set it. The base timestamp then means this.
+    pub fn delete_horizon_ms(&self) -> Option<i64> {
+        (self.attributes & DELETE_HORIZON_BIT != 0).then_some(self.base_timestamp)
+    }
+
+    /// This header with that delete horizon, or none.
+    pub(crate) fn with_delete_horizon(self, horizon_ms: Option<i64>) -> Self {
+        match horizon_ms {
+            Some(horizon_ms) => Self { attributes: self.attributes | DELETE_HORIZON_BIT, base_timestamp: horizon_ms, ..self },
+            None => Self { attributes: self.attributes & !DELETE_HORIZON_BIT, ..self },
+        }
     }
 
     /// True for a batch of an idempotent or transactional producer.

@@ -1,6 +1,7 @@
 //! One partition's log on local disk: batch view, WAL, tail cache, hot segments, indexes, producer state, recovery.
 
 pub mod batch;
+pub mod cleaner;
 mod codec;
 pub mod compression;
 pub mod epochs;

@@ -18,6 +18,7 @@
 //! The manifest's record is the truth of what the files hold; what they hold beyond it is cut off at recovery and comes again from the WAL.
 
 mod append;
+mod clean;
 mod flush;
 mod lookup;
 mod maintain;
@@ -26,6 +27,7 @@ mod read;
 mod rebuild;
 mod state;
 
+pub(crate) use clean::Scope;
 pub(crate) use open::Recovered;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -70,6 +72,8 @@ pub struct LogConfig {
     pub timestamp_after_max_ms: i64,
     /// `cleanup.policy` contains compact: records need keys
     pub compact: bool,
+    /// `max.compaction.lag.ms`: a compacted log's active segment is sealed by then
+    pub max_compaction_lag_ms: i64,
     /// `compression.type` other than producer: batches are recompressed
     pub compression: Option<crate::batch::Compression>,
 }
@@ -88,6 +92,7 @@ impl Default for LogConfig {
             timestamp_before_max_ms: i64::MAX,
             timestamp_after_max_ms: 3_600_000,
             compact: false,
+            max_compaction_lag_ms: i64::MAX,
             compression: None,
         }
     }
@@ -199,6 +204,8 @@ pub struct LogRead {
     pub size_bytes: usize,
     /// First offset after the last batch read; the asked offset if nothing was.
     pub next_offset: i64,
+    /// Which state of a compacted log it is of: see [`PartitionLog::aborted_in`].
+    pub(crate) cleanings: u64,
 }
 
 /// One partition's log. Shared by `Arc`; all methods take `&self`. Appends are serialised by an inner lock that is never held across I/O

@@ -213,7 +213,22 @@ impl Default for ProducerStates {
     }
 }
 
+/// The newest that a producer wrote, which compaction must not lose.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LastRecord {
+    /// Last offset of its newest batch in its epoch; `None` if there is only a marker.
+    pub(crate) data_offset: Option<i64>,
+    pub(crate) epoch: i16,
+}
+
 impl ProducerStates {
+    /// The newest of each active producer.
+    pub(crate) fn last_records(&self) -> HashMap<i64, LastRecord> {
+        let last =
+            |entry: &ProducerEntry| LastRecord { data_offset: entry.batches.back().map(|batch| batch.last_offset), epoch: entry.epoch };
+        self.producers.iter().map(|(producer_id, entry)| (*producer_id, last(entry))).collect()
+    }
+
     /// Checks a batch against what is known (sequence, epoch, transaction), changing nothing. Batches without a sequence, which
     /// coordinators write, are held to epoch and transaction only.
     ///

@@ -244,20 +244,14 @@ impl BatchBuilder {
             self.base_timestamp_ms = timestamp_ms;
         }
         self.max_timestamp_ms = self.max_timestamp_ms.max(timestamp_ms);
-        let record = &mut self.scratch;
-        record.clear();
-        record.push(0);
-        put_varlong(record, timestamp_ms.wrapping_sub(self.base_timestamp_ms));
-        put_varlong(record, i64::from(self.count));
-        put_nullable(record, key);
-        put_nullable(record, value);
-        put_len(record, headers.len());
-        for (key, value) in headers {
-            put_nullable(record, Some(key));
-            put_nullable(record, *value);
-        }
-        put_len(&mut self.body, self.scratch.len());
-        self.body.extend_from_slice(&self.scratch);
+        let deltas = (timestamp_ms.wrapping_sub(self.base_timestamp_ms), i64::from(self.count));
+        put_record(&mut self.body, &mut self.scratch, deltas, key, value, |record| {
+            put_len(record, headers.len());
+            for (key, value) in headers {
+                put_nullable(record, Some(key));
+                put_nullable(record, *value);
+            }
+        });
         self.count += 1;
     }
 
@@ -299,6 +293,67 @@ impl BatchBuilder {
         batch::set_crc(&mut batch);
         batch
     }
+}
+
+/// Appends to `out` the batch of `header` with only `kept` of its records (at least one, in order): same offsets, codec, producer and leader
+/// epoch. The base timestamp is `delete_horizon_ms`, or else the first record's.
+pub(crate) fn rebuilt_batch(header: &BatchHeader, kept: &[Record<'_>], delete_horizon_ms: Option<i64>, out: &mut Vec<u8>) {
+    let first_ms = kept.first().map_or(header.base_timestamp, |first| first.timestamp_ms);
+    let base_timestamp = delete_horizon_ms.unwrap_or(first_ms);
+    let mut body = Vec::new();
+    let mut scratch = Vec::new();
+    let mut max_timestamp = -1;
+    for record in kept {
+        max_timestamp = record.timestamp_ms.max(max_timestamp);
+        let deltas = (record.timestamp_ms.wrapping_sub(base_timestamp), record.offset - header.base_offset);
+        put_record(&mut body, &mut scratch, deltas, record.key, record.value, |bytes| {
+            put_len(bytes, record.headers.count);
+            bytes.extend_from_slice(record.headers.bytes);
+        });
+    }
+    let (codec, section) = match header.compression() {
+        Ok(Compression::None) | Err(_) => (Compression::None, body),
+        Ok(codec) => compress(codec, &body).map_or((Compression::None, body), |packed| (codec, packed)),
+    };
+    let max_timestamp = if header.is_log_append_time() { header.max_timestamp } else { max_timestamp };
+    let record_count = i32::try_from(kept.len()).unwrap_or(i32::MAX);
+    let rebuilt = BatchHeader { base_timestamp, max_timestamp, record_count, ..*header }.with_compression(codec);
+    put_batch(&rebuilt.with_delete_horizon(delete_horizon_ms), &section, out);
+}
+
+/// Appends to `out` the batch of `header` without records: its offsets, producer, epoch and sequence are all that is left.
+pub(crate) fn empty_batch(header: &BatchHeader, out: &mut Vec<u8>) {
+    let empty = BatchHeader { base_timestamp: header.max_timestamp, record_count: 0, ..*header }.with_compression(Compression::None);
+    put_batch(&empty.with_delete_horizon(None), &[], out);
+}
+
+fn put_batch(header: &BatchHeader, section: &[u8], out: &mut Vec<u8>) {
+    let total = BATCH_HEADER_LEN + section.len();
+    let begin = out.len();
+    let header = BatchHeader { batch_length: i32::try_from(total - BATCH_PREFIX_LEN).unwrap_or(i32::MAX), ..*header };
+    out.extend_from_slice(&header.to_bytes());
+    out.extend_from_slice(section);
+    batch::set_crc(&mut out[begin..]);
+}
+
+/// Appends a record with its deltas of timestamp and offset; `headers` writes their count and bytes. `scratch` is for reuse.
+fn put_record(
+    out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    (timestamp_delta, offset_delta): (i64, i64),
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: impl FnOnce(&mut Vec<u8>),
+) {
+    scratch.clear();
+    scratch.push(0);
+    put_varlong(scratch, timestamp_delta);
+    put_varlong(scratch, offset_delta);
+    put_nullable(scratch, key);
+    put_nullable(scratch, value);
+    headers(scratch);
+    put_len(out, scratch.len());
+    out.extend_from_slice(scratch);
 }
 
 /// Zigzag varint; a 32-bit value has the same form in it as in Kafka's varint.

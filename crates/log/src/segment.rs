@@ -4,7 +4,7 @@ mod files;
 mod state;
 mod walk;
 
-pub(crate) use files::{FileKind, SegmentFiles, path_of, read_whole};
+pub(crate) use files::{FileKind, SegmentFiles, SegmentName, path_of, read_whole};
 pub(crate) use state::{Phase, Segment};
 pub(crate) use walk::Walker;
 

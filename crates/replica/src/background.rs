@@ -45,6 +45,8 @@ impl ReplicaManager {
         self.env.tasks.spawn("replica-retention", async move { manager.retain_all().await });
         let manager = Arc::clone(self);
         self.env.tasks.spawn("replica-disk-budget", async move { manager.keep_budget().await });
+        let manager = Arc::clone(self);
+        self.env.tasks.spawn("log-cleaner", async move { manager.clean_logs().await });
     }
 
     /// Waits; false at shutdown.

@@ -1,6 +1,7 @@
 //! Partitions led or followed by this broker, and the one read path over tail, local segments and the remote tier.
 
 mod background;
+mod cleaner;
 mod error;
 mod follow;
 mod list_offsets;
@@ -10,6 +11,7 @@ mod partition;
 mod produce;
 mod read_path;
 
+pub use cleaner::CleanerMetrics;
 pub use error::ReplicaError;
 pub use list_offsets::{FoundOffset, OffsetSpec};
 pub use manager::{LogDirPartition, RemoteTier, ReplicaConfig, ReplicaManager};

@@ -18,6 +18,7 @@ use siltstone_metadata::{MetadataApi, MetadataImage, RemoteExtent, TopicImage};
 use siltstone_tiered::{RemoteReader, Uploader};
 use tokio::sync::OnceCell;
 
+use crate::cleaner::CleanerState;
 use crate::error::ReplicaError;
 use crate::metrics::ReplicaMetrics;
 use crate::partition::{Partition, log_config};
@@ -75,6 +76,7 @@ pub struct ReplicaManager {
     pub(crate) logs: Arc<LogManager>,
     pub(crate) remote: Option<RemoteTier>,
     pub(crate) metrics: ReplicaMetrics,
+    pub(crate) cleaner: CleanerState,
     /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
     lost_at_start: HashSet<TopicId>,
     pub(crate) partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
@@ -125,6 +127,7 @@ impl ReplicaManager {
             logs: Arc::clone(&logs),
             remote,
             metrics: ReplicaMetrics::default(),
+            cleaner: CleanerState::default(),
             lost_at_start,
             partitions: RwLock::default(),
             opening: Mutex::default(),
@@ -133,7 +136,7 @@ impl ReplicaManager {
         manager
     }
 
-    /// Starts what goes on behind the requests: following the image, rolling, uploading, retention.
+    /// Starts what goes on behind the requests: following the image, rolling, uploading, retention, compaction.
     pub fn start(self: &Arc<Self>) {
         let manager = Arc::clone(self);
         self.env.tasks.spawn("replica-image", async move { manager.follow_image().await });

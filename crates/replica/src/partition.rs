@@ -204,6 +204,7 @@ pub(crate) fn log_config(config: &TopicConfig) -> LogConfig {
         timestamp_before_max_ms: config.message_timestamp_before_max_ms,
         timestamp_after_max_ms: config.message_timestamp_after_max_ms,
         compact: config.compact,
+        max_compaction_lag_ms: config.max_compaction_lag_ms,
         compression: match config.compression_type.as_str() {
             "uncompressed" => Some(Compression::None),
             "gzip" => Some(Compression::Gzip),

@@ -273,13 +273,34 @@ impl ReplicaManager {
             reserve();
             return answer;
         }
-        match self.read_local(partition, offset, part.max_bytes.min(budget), first, upper_bound).await {
-            Ok(read) => fill_local(&mut answer, partition, offset, read),
+        match self.read_with_aborted(partition, offset, (part.max_bytes.min(budget), first, upper_bound), &mut answer).await {
+            Ok(()) => {}
             // Local retention passed between the look at the offsets and the read.
             Err(ReadError::NotLocal { .. }) => reserve(),
             Err(error) => answer.error = Some(read_error(error)),
         }
         answer
+    }
+
+    /// Reads, and with `read_committed` lists the aborted transactions of what was read; again if compaction passes in between.
+    async fn read_with_aborted(
+        &self,
+        partition: &Arc<Partition>,
+        offset: i64,
+        (max_bytes, at_least_one, upper_bound): (usize, bool, i64),
+        answer: &mut FetchedPartition,
+    ) -> Result<(), ReadError> {
+        let mut read = self.read_local(partition, offset, max_bytes, at_least_one, upper_bound).await?;
+        while let Some(aborted) = &mut answer.aborted {
+            if let Some(found) = partition.log().aborted_in(offset, &read)? {
+                *aborted = found;
+                break;
+            }
+            read = self.read_local(partition, offset, max_bytes, at_least_one, upper_bound).await?;
+        }
+        answer.size_bytes = read.size_bytes;
+        answer.slices = read.slices;
+        Ok(())
     }
 
     async fn read_local(
@@ -330,20 +351,6 @@ impl ReplicaManager {
             }
         }
     }
-}
-
-fn fill_local(answer: &mut FetchedPartition, partition: &Partition, from: i64, read: LogRead) {
-    if let Some(aborted) = &mut answer.aborted {
-        match partition.log().aborted_transactions(from, read.next_offset) {
-            Ok(found) => *aborted = found,
-            Err(error) => {
-                answer.error = Some(read_error(error));
-                return;
-            }
-        }
-    }
-    answer.size_bytes = read.size_bytes;
-    answer.slices = read.slices;
 }
 
 fn fill_remote(answer: &mut FetchedPartition, read: RemoteRead) {

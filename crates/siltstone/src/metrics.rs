@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use siltstone_kafka_server::metrics::{ApiMetrics, ServerMetrics};
-use siltstone_replica::ReplicaManager;
+use siltstone_replica::{CleanerMetrics, ReplicaManager};
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let metric = ConstCounter::new(value);
@@ -54,8 +54,24 @@ impl Collector for BrokerMetrics {
         counter(e, "uploaded_bytes", "bytes committed to the bucket", metrics.bytes_uploaded())?;
         counter(e, "upload_failures", "upload attempts that failed", metrics.upload_failures())?;
         counter(e, "local_dropped_bytes", "bytes of local segments removed", metrics.local_bytes_dropped())?;
-        counter(e, "lost_tails", "partitions whose un-uploaded tail was lost with the local disk", metrics.lost_tails())
+        counter(e, "lost_tails", "partitions whose un-uploaded tail was lost with the local disk", metrics.lost_tails())?;
+        cleaner(e, &self.0.cleaner_metrics())
     }
+}
+
+/// The log cleaner's numbers, under Kafka's names where it has them.
+fn cleaner(e: &mut DescriptorEncoder<'_>, metrics: &CleanerMetrics) -> fmt::Result {
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let (partitions, bytes) = (signed(metrics.uncleanable_partitions), signed(metrics.uncleanable_bytes));
+    gauge(e, "log_cleaner_uncleanable_partitions_count", "compacted partitions left alone because a segment is corrupt", partitions)?;
+    gauge(e, "log_cleaner_uncleanable_bytes", "bytes of partitions that can't be compacted", bytes)?;
+    gauge(e, "log_cleaner_max_dirty_percent", "largest dirty share among compacted partitions", signed(metrics.max_dirty_percent))?;
+    let delay = signed(metrics.max_compaction_delay_secs);
+    gauge(e, "log_cleaner_max_compaction_delay_seconds", "by how much compaction is past max.compaction.lag.ms", delay)?;
+    gauge(e, "log_cleaner_recopy_percent", "what the last pass left of what it went through", signed(metrics.recopy_percent))?;
+    counter(e, "log_cleaner_passes", "passes of compaction that ended well", metrics.passes)?;
+    counter(e, "log_cleaner_read_bytes", "bytes read by compaction", metrics.bytes_read)?;
+    counter(e, "log_cleaner_written_bytes", "bytes written by compaction", metrics.bytes_written)
 }
 
 /// Counters of the Kafka listener.

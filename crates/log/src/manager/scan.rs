@@ -1,7 +1,7 @@
 //! Reads partition directories when the manifest can't be relied upon (gone or damaged), and checks the files it names after a stop
 //! that was not clean.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::error::LogError;
 use crate::index::{encode_aborted, encode_index};
 use crate::manifest::record::{PartitionRecord, SegmentRecord};
 use crate::producers::{EndTxnMarker, ProducerStates};
-use crate::segment::{FileKind, Segment, Walker, path_of};
+use crate::segment::{FileKind, Segment, SegmentName, Walker, path_of};
 
 /// Sparse enough for an index that is only made after damage.
 const INDEX_INTERVAL_BYTES: u32 = 4096;
@@ -32,12 +32,17 @@ pub(super) struct Scanned {
 /// with the file they are in; what follows in later segments stays.
 pub(super) fn scan(fs: &dyn FileSystem, id: TopicIdPartition, dir: &Path) -> Result<Scanned, LogError> {
     let failed = |error| LogError::io(dir, error);
-    let bases = base_offsets(fs, dir).map_err(failed)?;
+    let names = newest_names(fs, dir).map_err(failed)?;
     let mut scan = Scan { fs, dir, epochs: LeaderEpochCache::default(), producers: ProducerStates::default(), quarantined: Vec::new() };
     let mut segments: Vec<SegmentRecord> = Vec::new();
-    for (at, base_offset) in bases.iter().enumerate() {
-        let is_last = at + 1 == bases.len();
-        segments.extend(scan.segment(*base_offset, is_last).map_err(failed)?);
+    for (at, name) in names.iter().enumerate() {
+        if segments.last().is_some_and(|last| last.generation > 0 && name.base_offset <= last.last_offset) {
+            // Merged into the one before, and left by a kill before its removal.
+            fs.remove_file(&path_of(dir, *name, FileKind::Log)).map_err(failed)?;
+            continue;
+        }
+        let is_last = at + 1 == names.len();
+        segments.extend(scan.segment(*name, is_last).map_err(failed)?);
     }
     fs.sync_dir(dir).map_err(failed)?;
     let log_start = segments.first().map_or(0, |first| first.base_offset);
@@ -49,6 +54,7 @@ pub(super) fn scan(fs: &dyn FileSystem, id: TopicIdPartition, dir: &Path) -> Res
         end_offset,
         snapshot_offset: -1,
         epochs: scan.epochs.entries().to_vec(),
+        cleaned_end: 0,
         segments,
     };
     Ok(Scanned { record, quarantined: scan.quarantined })
@@ -63,12 +69,12 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    fn segment(&mut self, base_offset: i64, is_last: bool) -> io::Result<Option<SegmentRecord>> {
-        let path = path_of(self.dir, base_offset, FileKind::Log);
+    fn segment(&mut self, name: SegmentName, is_last: bool) -> io::Result<Option<SegmentRecord>> {
+        let path = path_of(self.dir, name, FileKind::Log);
         let file = self.fs.open(&path, OpenMode::ReadWrite)?;
         let len = file.len()?;
         let mut walker = Walker::new(file.clone(), len);
-        let mut segment = Segment::new(base_offset);
+        let mut segment = Segment { generation: name.generation, ..Segment::new(name.base_offset) };
         let mut damage = None;
         while segment.size_bytes < len {
             match self.batch(&mut walker, &mut segment) {
@@ -165,12 +171,17 @@ pub(crate) fn copy(fs: &dyn FileSystem, from: &Path, to: &Path, len: u64) -> io:
     to.sync_all()
 }
 
-/// Base offsets of the segments in a directory, ascending.
-fn base_offsets(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<i64>> {
-    let mut bases: Vec<i64> =
-        fs.read_dir(dir)?.iter().filter_map(|entry| entry.name.strip_suffix(".log")?.parse().ok()).filter(|base| *base >= 0).collect();
-    bases.sort_unstable();
-    Ok(bases)
+/// The segments in a directory, ascending; of one that was cleaned, the newest.
+fn newest_names(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<SegmentName>> {
+    let newest: BTreeMap<i64, u32> = {
+        let names = fs.read_dir(dir)?.into_iter().filter_map(|entry| SegmentName::parse(&entry.name));
+        names.fold(BTreeMap::new(), |mut newest, name| {
+            let generation = newest.entry(name.base_offset).or_default();
+            *generation = name.generation.max(*generation);
+            newest
+        })
+    };
+    Ok(newest.into_iter().map(|(base_offset, generation)| SegmentName { base_offset, generation }).collect())
 }
 
 /// After a stop that was not clean: removes files that the manifest does not know, cuts what lies beyond what it knows, and takes
@@ -183,7 +194,7 @@ pub(super) fn check_files(fs: &dyn FileSystem, dir: &Path, record: &mut Partitio
     let sizes: HashMap<&str, u64> = entries.iter().map(|entry| (entry.name.as_str(), entry.len)).collect();
     let mut lost = Vec::new();
     record.segments.retain(|segment| {
-        let path = path_of(dir, segment.base_offset, FileKind::Log);
+        let path = path_of(dir, segment.name(), FileKind::Log);
         let len = path.file_name().and_then(|name| sizes.get(name.to_str()?)).copied().unwrap_or(0);
         // The active segment is read at opening, which keeps what is good of it.
         let is_there = len >= segment.size_bytes || (!segment.sealed && len > 0);
@@ -198,11 +209,12 @@ pub(super) fn check_files(fs: &dyn FileSystem, dir: &Path, record: &mut Partitio
     });
     for entry in &entries {
         let is_known = |segment: &SegmentRecord| {
-            let log = path_of(dir, segment.base_offset, FileKind::Log);
+            let log = path_of(dir, segment.name(), FileKind::Log);
             log.file_name().and_then(|name| name.to_str()) == Some(entry.name.as_str())
         };
-        let is_log = entry.name.strip_suffix(".log").is_some_and(|base| base.parse::<i64>().is_ok());
-        if is_log && !lost.iter().any(|path| path.ends_with(&entry.name)) && !record.segments.iter().any(is_known) {
+        let is_log = SegmentName::parse(&entry.name).is_some();
+        let is_unfinished = entry.name.ends_with(".cleaned");
+        if is_unfinished || is_log && !lost.iter().any(|path| path.ends_with(&entry.name)) && !record.segments.iter().any(is_known) {
             fs.remove_file(&dir.join(&entry.name))?;
         }
     }

@@ -6,19 +6,21 @@
 //! payload: kind u8, then
 //!   1 partition   topic id 16, partition i32, covered sequence u64, log start i64, end offset i64, snapshot offset i64,
 //!                 epoch count u32, {epoch i32, start offset i64}*, segment count u32,
-//!                 {base i64, last i64, size u64, max timestamp i64, first append i64, flags u8}*
+//!                 {base i64, last i64, size u64, max timestamp i64, first append i64, flags u8, [generation u32]}*
 //!   2 removed     topic id 16, partition i32, covered sequence u64
 //!   3 wal trim    first live sequence u64
 //!   4 opened
 //!   5 closed      next sequence u64
+//!   6 cleaned     cleaned end i64, then as 1
 //! ```
-//! Segment flags: 1 sealed, 2 has aborted transactions, 4 the index file is there though it is not sealed.
+//! Segment flags: 1 sealed, 2 has aborted transactions, 4 the index file is there though it is not sealed, 8 a generation follows.
 
 use siltstone_common::{TopicId, TopicIdPartition};
 use uuid::Uuid;
 
 use crate::codec::{Fields, crc32c};
 use crate::epochs::EpochEntry;
+use crate::segment::SegmentName;
 
 /// First bytes of the file.
 pub(crate) const FILE_HEADER: [u8; 16] = *b"SILTMAN1\0\0\0\x01\0\0\0\0";
@@ -27,11 +29,14 @@ const RECORD_PREFIX_LEN: usize = 8;
 const FLAG_SEALED: u8 = 1;
 const FLAG_ABORTS: u8 = 2;
 const FLAG_INDEXED: u8 = 4;
+const FLAG_GENERATION: u8 = 8;
 
 /// What is known, synced, of one segment file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentRecord {
     pub(crate) base_offset: i64,
+    /// How often it was cleaned: part of its files' name.
+    pub(crate) generation: u32,
     /// `base_offset - 1` while empty.
     pub(crate) last_offset: i64,
     /// Bytes that are synced.
@@ -57,6 +62,8 @@ pub(crate) struct PartitionRecord {
     /// Offset of the newest producer snapshot; -1 if there is none and the state is to be had by reading all that is there.
     pub(crate) snapshot_offset: i64,
     pub(crate) epochs: Vec<EpochEntry>,
+    /// Compaction has seen every record below; 0 if it never ran.
+    pub(crate) cleaned_end: i64,
     /// Oldest first.
     pub(crate) segments: Vec<SegmentRecord>,
 }
@@ -118,11 +125,12 @@ impl Record {
     fn decode_payload(payload: &[u8]) -> Option<Self> {
         let mut fields = Fields::new(payload);
         let record = match fields.u8()? {
-            1 => Record::Partition(PartitionRecord::decode(&mut fields)?),
+            1 => Record::Partition(PartitionRecord::decode(0, &mut fields)?),
             2 => Record::Removed { id: id(&mut fields)?, covered_sequence: fields.u64()? },
             3 => Record::WalTrim { first_live_sequence: fields.u64()? },
             4 => Record::Opened,
             5 => Record::Closed { next_sequence: fields.u64()? },
+            6 => Record::Partition(PartitionRecord::decode(fields.i64()?, &mut fields)?),
             _ => return None,
         };
         fields.rest().is_empty().then_some(record)
@@ -131,7 +139,12 @@ impl Record {
 
 impl PartitionRecord {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(1);
+        if self.cleaned_end == 0 {
+            out.push(1);
+        } else {
+            out.push(6);
+            out.extend_from_slice(&self.cleaned_end.to_be_bytes());
+        }
         put_id(out, self.id);
         out.extend_from_slice(&self.covered_sequence.to_be_bytes());
         out.extend_from_slice(&self.log_start.to_be_bytes());
@@ -150,10 +163,13 @@ impl PartitionRecord {
             out.extend_from_slice(&segment.max_timestamp_ms.to_be_bytes());
             out.extend_from_slice(&segment.first_append_ms.to_be_bytes());
             out.push(segment.flags());
+            if segment.generation > 0 {
+                out.extend_from_slice(&segment.generation.to_be_bytes());
+            }
         }
     }
 
-    fn decode(fields: &mut Fields<'_>) -> Option<Self> {
+    fn decode(cleaned_end: i64, fields: &mut Fields<'_>) -> Option<Self> {
         let mut record = Self {
             id: id(fields)?,
             covered_sequence: fields.u64()?,
@@ -161,6 +177,7 @@ impl PartitionRecord {
             end_offset: fields.i64()?,
             snapshot_offset: fields.i64()?,
             epochs: Vec::new(),
+            cleaned_end,
             segments: Vec::new(),
         };
         for _ in 0..fields.u32()? {
@@ -174,17 +191,27 @@ impl PartitionRecord {
 }
 
 impl SegmentRecord {
+    /// What its files are called.
+    pub(crate) fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
+    }
+
     fn flags(&self) -> u8 {
         let flag = |set: bool, bit: u8| if set { bit } else { 0 };
-        flag(self.sealed, FLAG_SEALED) | flag(self.has_aborts, FLAG_ABORTS) | flag(self.indexed, FLAG_INDEXED)
+        flag(self.sealed, FLAG_SEALED)
+            | flag(self.has_aborts, FLAG_ABORTS)
+            | flag(self.indexed, FLAG_INDEXED)
+            | flag(self.generation > 0, FLAG_GENERATION)
     }
 
     fn decode(fields: &mut Fields<'_>) -> Option<Self> {
         let base_offset = fields.i64()?;
         let (last_offset, size_bytes) = (fields.i64()?, fields.u64()?);
         let (max_timestamp_ms, first_append_ms, flags) = (fields.i64()?, fields.i64()?, fields.u8()?);
+        let generation = if flags & FLAG_GENERATION != 0 { fields.u32()? } else { 0 };
         Some(Self {
             base_offset,
+            generation,
             last_offset,
             size_bytes,
             max_timestamp_ms,

@@ -11,6 +11,7 @@ const ID: TopicIdPartition = TopicIdPartition { topic_id: TopicId(Uuid::from_u12
 fn partition(covered_sequence: u64) -> PartitionRecord {
     let sealed = SegmentRecord {
         base_offset: 10,
+        generation: 0,
         last_offset: 19,
         size_bytes: 1000,
         max_timestamp_ms: 1_700_000_000_000,
@@ -28,6 +29,7 @@ fn partition(covered_sequence: u64) -> PartitionRecord {
         end_offset: 25,
         snapshot_offset: 20,
         epochs: vec![EpochEntry { epoch: 1, start_offset: 0 }, EpochEntry { epoch: 4, start_offset: 15 }],
+        cleaned_end: 0,
         segments: vec![sealed, active],
     }
 }

@@ -186,7 +186,8 @@ impl LogState {
         } else {
             0
         };
-        now_ms.saturating_sub(active.first_append_ms) > config.segment_ms.saturating_sub(jitter)
+        let lag_ms = if config.compact && config.max_compaction_lag_ms > 0 { config.max_compaction_lag_ms } else { i64::MAX };
+        now_ms.saturating_sub(active.first_append_ms) > config.segment_ms.min(lag_ms).saturating_sub(jitter)
     }
 
     /// Closes the active segment and begins one at `base_offset`. The background completes the file.

@@ -12,7 +12,7 @@ use super::PartitionLog;
 use crate::error::LogError;
 use crate::index::{encode_aborted, encode_index};
 use crate::manifest::record::PartitionRecord;
-use crate::segment::{FileKind, Phase, Segment, path_of};
+use crate::segment::{FileKind, Phase, Segment, SegmentName, path_of};
 use crate::shared::segments_dir;
 
 /// Most that goes into one write.
@@ -27,7 +27,7 @@ pub(super) struct IoState {
 
 /// Part of the tail on its way into a segment file.
 struct Piece {
-    base_offset: i64,
+    name: SegmentName,
     position: u64,
     chunks: Vec<Bytes>,
     end_offset: i64,
@@ -42,7 +42,7 @@ pub(crate) struct Synced {
 
 /// A segment with something to sync or to seal.
 struct Unsealed {
-    base_offset: i64,
+    name: SegmentName,
     written_bytes: u64,
     written_end: i64,
     needs_sync: bool,
@@ -74,7 +74,7 @@ impl PartitionLog {
                 self.sync_segment(&unsealed)?;
             }
             if unsealed.complete {
-                self.seal(unsealed.base_offset, io)?;
+                self.seal(unsealed.name.base_offset, io)?;
             }
         }
         self.sync_names(io)?;
@@ -128,25 +128,25 @@ impl PartitionLog {
         self.shared.partition_dir(self.id)
     }
 
-    pub(super) fn path(&self, offset: i64, kind: FileKind) -> PathBuf {
-        path_of(&self.dir(), offset, kind)
+    pub(super) fn path(&self, name: impl Into<SegmentName>, kind: FileKind) -> PathBuf {
+        path_of(&self.dir(), name, kind)
     }
 
     pub(super) fn write_tail(&self, io: &mut IoState) -> Result<(), LogError> {
         self.shared.check_online()?;
         while let Some(piece) = self.next_piece() {
             let len: usize = piece.chunks.iter().map(Bytes::len).sum();
-            let path = self.path(piece.base_offset, FileKind::Log);
+            let path = self.path(piece.name, FileKind::Log);
             let failed = |error| self.shared.failed(&path, error);
             let file = match piece.position {
-                0 => self.create_file(piece.base_offset, io)?,
+                0 => self.create_file(piece.name, io)?,
                 _ => self.shared.env.fs.open(&path, OpenMode::ReadWrite).map_err(failed)?,
             };
             let mut slices: Vec<_> = piece.chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
             file.write_all_vectored_at(&mut slices, piece.position).map_err(failed)?;
             let mut state = self.state.lock();
             state.written_end = piece.end_offset;
-            if let Some(segment) = state.segments.iter_mut().find(|segment| segment.base_offset == piece.base_offset) {
+            if let Some(segment) = state.segments.iter_mut().find(|segment| segment.name() == piece.name) {
                 segment.written_bytes = piece.position + len as u64;
             }
         }
@@ -160,7 +160,7 @@ impl PartitionLog {
         }
         let open = state.segments.iter().rposition(Segment::is_sealed).map_or(0, |sealed| sealed + 1);
         let segment = state.segments.range(open..).find(|segment| segment.written_bytes < segment.size_bytes)?;
-        let mut piece = Piece { base_offset: segment.base_offset, position: segment.written_bytes, chunks: Vec::new(), end_offset: 0 };
+        let mut piece = Piece { name: segment.name(), position: segment.written_bytes, chunks: Vec::new(), end_offset: 0 };
         let mut len = 0;
         for chunk in state.tail.from(state.written_end) {
             if chunk.end_offset > segment.end_offset || (len + chunk.bytes.len() > WRITE_BYTES_MAX && len > 0) {
@@ -174,10 +174,10 @@ impl PartitionLog {
         (!piece.chunks.is_empty()).then_some(piece)
     }
 
-    fn create_file(&self, base_offset: i64, io: &mut IoState) -> Result<std::sync::Arc<dyn File>, LogError> {
+    fn create_file(&self, name: SegmentName, io: &mut IoState) -> Result<std::sync::Arc<dyn File>, LogError> {
         self.ensure_dir(io)?;
-        let path = self.path(base_offset, FileKind::Log);
-        self.shared.files.forget(self.id, base_offset);
+        let path = self.path(name, FileKind::Log);
+        self.shared.files.forget(self.id, name);
         io.names_changed = true;
         self.shared.env.fs.open(&path, OpenMode::Truncate).map_err(|error| self.shared.failed(&path, error))
     }
@@ -204,7 +204,7 @@ impl PartitionLog {
         }
         let written_end = state.written_end;
         let of = |segment: &Segment| Unsealed {
-            base_offset: segment.base_offset,
+            name: segment.name(),
             written_bytes: segment.written_bytes,
             written_end: written_end.min(segment.end_offset),
             needs_sync: segment.written_bytes > segment.synced_bytes,
@@ -214,7 +214,7 @@ impl PartitionLog {
     }
 
     fn sync_segment(&self, unsealed: &Unsealed) -> Result<(), LogError> {
-        let path = self.path(unsealed.base_offset, FileKind::Log);
+        let path = self.path(unsealed.name, FileKind::Log);
         let sync = || {
             fault::point("segment.before-sync")?;
             self.shared.env.fs.open(&path, OpenMode::ReadWrite)?.sync_data()?;
@@ -223,7 +223,7 @@ impl PartitionLog {
         // A full disk may show only now, with delayed allocation: after a failed sync the pages are not to be trusted (I38).
         sync().map_err(|error| self.shared.sync_failed(&path, error))?;
         let mut state = self.state.lock();
-        if let Some(segment) = state.segments.iter_mut().find(|segment| segment.base_offset == unsealed.base_offset) {
+        if let Some(segment) = state.segments.iter_mut().find(|segment| segment.name() == unsealed.name) {
             segment.synced_bytes = unsealed.written_bytes;
             segment.synced_end = unsealed.written_end;
         }
@@ -254,22 +254,22 @@ impl PartitionLog {
             sealed.end_snapshot = None;
         }
         drop(state);
-        self.shared.files.forget(self.id, base_offset);
+        self.shared.files.forget(self.id, segment.name());
         Ok(())
     }
 
     pub(super) fn write_index_files(&self, segment: &Segment, io: &mut IoState) -> Result<(), LogError> {
         let index = self.whole_index(segment)?;
-        self.write_file(segment.base_offset, FileKind::Index, &encode_index(&index), io)?;
+        self.write_file(segment.name(), FileKind::Index, &encode_index(&index), io)?;
         if segment.has_aborts {
-            self.write_file(segment.base_offset, FileKind::Aborted, &encode_aborted(&segment.aborted), io)?;
+            self.write_file(segment.name(), FileKind::Aborted, &encode_aborted(&segment.aborted), io)?;
         }
         Ok(())
     }
 
-    pub(super) fn write_file(&self, offset: i64, kind: FileKind, bytes: &[u8], io: &mut IoState) -> Result<(), LogError> {
+    pub(super) fn write_file(&self, name: impl Into<SegmentName>, kind: FileKind, bytes: &[u8], io: &mut IoState) -> Result<(), LogError> {
         self.ensure_dir(io)?;
-        let path = self.path(offset, kind);
+        let path = self.path(name, kind);
         let file = self.shared.env.fs.open(&path, OpenMode::Truncate).map_err(|error| self.shared.failed(&path, error))?;
         file.write_all_at(bytes, 0).map_err(|error| self.shared.failed(&path, error))?;
         file.sync_all().map_err(|error| self.shared.sync_failed(&path, error))?;

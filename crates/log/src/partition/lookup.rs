@@ -1,5 +1,6 @@
 //! Looking things up: offsets by time, aborted transactions.
 
+use std::io;
 use std::sync::Arc;
 
 use super::read::load;
@@ -9,7 +10,7 @@ use crate::error::ReadError;
 use crate::index::{decode_aborted, position_for_timestamp};
 use crate::producers::AbortedTxn;
 use crate::records::{inflate, records};
-use crate::segment::{FileKind, Segment, read_whole};
+use crate::segment::{FileKind, Segment, SegmentName, read_whole};
 use crate::validate::INFLATED_BYTES_MAX;
 
 /// Bytes read at once while batches are looked through.
@@ -24,25 +25,46 @@ impl PartitionLog {
     /// # Errors
     /// [`ReadError::Io`] and [`ReadError::Corrupt`].
     pub fn aborted_transactions(&self, from: i64, to: i64) -> Result<Vec<AbortedTxn>, ReadError> {
-        let segments: Vec<(i64, bool, Vec<AbortedTxn>)> = {
-            let state = self.state.lock();
-            let with_aborts = state.segments.iter().filter(|segment| segment.has_aborts && segment.end_offset > from);
-            with_aborts.map(|segment| (segment.base_offset, segment.is_sealed(), segment.aborted.clone())).collect()
-        };
-        let mut found = Vec::new();
-        for (base_offset, sealed, in_memory) in segments {
-            let aborted = if sealed { self.aborted_on_disk(base_offset)? } else { in_memory };
-            found.extend(aborted.into_iter().filter(|txn| txn.first_offset < to && txn.last_offset >= from));
-        }
-        Ok(found)
+        let (aborted, _) = self.aborted_and_cleanings(from, to)?;
+        Ok(aborted)
     }
 
-    pub(super) fn aborted_on_disk(&self, base_offset: i64) -> Result<Vec<AbortedTxn>, ReadError> {
-        let path = self.path(base_offset, FileKind::Aborted);
+    /// Aborted transactions that overlap `from` and what was read from there on. `None` if compaction exchanged segments since: data and list
+    /// must be of one state of the log, so the data has to be read again.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`] and [`ReadError::Corrupt`].
+    pub fn aborted_in(&self, from: i64, read: &LogRead) -> Result<Option<Vec<AbortedTxn>>, ReadError> {
+        match self.aborted_and_cleanings(from, read.next_offset) {
+            Ok((aborted, cleanings)) => Ok((cleanings == read.cleanings).then_some(aborted)),
+            // A segment went meanwhile.
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn aborted_and_cleanings(&self, from: i64, to: i64) -> Result<(Vec<AbortedTxn>, u64), ReadError> {
+        let cleanings;
+        let segments: Vec<(SegmentName, bool, Vec<AbortedTxn>)> = {
+            let state = self.state.lock();
+            cleanings = state.cleanings;
+            let with_aborts = state.segments.iter().filter(|segment| segment.has_aborts && segment.end_offset > from);
+            with_aborts.map(|segment| (segment.name(), segment.is_sealed(), segment.aborted.clone())).collect()
+        };
+        let mut found = Vec::new();
+        for (name, sealed, in_memory) in segments {
+            let aborted = if sealed { self.aborted_on_disk(name)? } else { in_memory };
+            found.extend(aborted.into_iter().filter(|txn| txn.first_offset < to && txn.last_offset >= from));
+        }
+        Ok((found, cleanings))
+    }
+
+    pub(super) fn aborted_on_disk(&self, name: SegmentName) -> Result<Vec<AbortedTxn>, ReadError> {
+        let path = self.path(name, FileKind::Aborted);
         let read = read_whole(self.shared.env.fs.as_ref(), &path).map_err(|error| error.to_string());
         match read.and_then(|bytes| decode_aborted(&bytes).map_err(|error| error.to_string())) {
             Ok(aborted) => Ok(aborted),
-            Err(error) => Ok(self.rebuild(base_offset, &format!("{}: {error}", path.display()))?.aborted),
+            Err(error) => Ok(self.rebuild(name, &format!("{}: {error}", path.display()))?.aborted),
         }
     }
 
@@ -51,14 +73,23 @@ impl PartitionLog {
     /// # Errors
     /// See [`ReadError`].
     pub fn offset_for_timestamp(&self, timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
+        self.find_timestamp(timestamp_ms, from, 3)
+    }
+
+    fn find_timestamp(&self, timestamp_ms: i64, from: i64, retries: u32) -> Result<Option<Found>, ReadError> {
         let candidates: Vec<Segment> = {
             let state = self.state.lock();
             let fits = |segment: &&Segment| segment.end_offset > from && segment.max_timestamp_ms >= timestamp_ms;
             state.segments.iter().filter(fits).cloned().collect()
         };
         for segment in candidates {
-            if let Some(found) = self.first_since(&segment, timestamp_ms, from)? {
-                return Ok(Some(found));
+            match self.first_since(&segment, timestamp_ms, from) {
+                Ok(None) => {}
+                // Cleaned or removed meanwhile: look again.
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound && retries > 0 => {
+                    return self.find_timestamp(timestamp_ms, from, retries - 1);
+                }
+                found => return found,
             }
         }
         Ok(None)
@@ -82,7 +113,7 @@ impl PartitionLog {
         let index = match in_memory {
             Some(index) if segment.indexed_bytes == 0 => index,
             Some(index) if index[0].max_timestamp_ms < timestamp_ms => index,
-            _ if segment.indexed_bytes > 0 => self.index_on_disk(segment.base_offset)?,
+            _ if segment.indexed_bytes > 0 => self.index_on_disk(segment.name())?,
             _ => Arc::new(Vec::new()),
         };
         let position = position_for_timestamp(&index, timestamp_ms);
@@ -122,7 +153,8 @@ fn first_in(read: &LogRead, timestamp_ms: i64, from: i64) -> Result<Option<Found
 }
 
 fn first_in_batch(header: &BatchHeader, batch: &[u8], timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
-    if header.is_log_append_time() {
+    let has_all = i64::from(header.record_count) == i64::from(header.last_offset_delta) + 1;
+    if header.is_log_append_time() && has_all {
         return Ok(Some((header.max_timestamp, header.base_offset.max(from), header.partition_leader_epoch)));
     }
     let corrupt = |error: crate::batch::BatchError| ReadError::Corrupt { offset: header.base_offset, reason: error.to_string() };

@@ -12,7 +12,7 @@ use crate::epochs::{EpochEntry, LeaderEpochCache};
 use crate::error::{LogError, ReadError};
 use crate::manifest::record::{PartitionRecord, Record, SegmentRecord};
 use crate::producers::ProducerStates;
-use crate::segment::{FileKind, Phase, SealedSegment, Segment, Walker, read_whole};
+use crate::segment::{FileKind, Phase, SealedSegment, Segment, SegmentName, Walker, read_whole};
 
 /// An active segment smaller than this is not saved at a clean stop.
 const SAVE_BYTES_MIN: u64 = if cfg!(test) { 1 << 10 } else { 1 << 20 };
@@ -87,10 +87,10 @@ impl PartitionLog {
 
     fn sealed_segment(&self, segment: &Segment, epochs: &LeaderEpochCache) -> Result<SealedSegment, LogError> {
         let fs = self.shared.env.fs.as_ref();
-        let log_path = self.path(segment.base_offset, FileKind::Log);
+        let log_path = self.path(segment.name(), FileKind::Log);
         let last_offset = segment.end_offset - 1;
         let failed = |error: ReadError| error.into_log_error(&log_path);
-        let index = self.index_on_disk(segment.base_offset).map_err(failed)?;
+        let index = self.index_on_disk(segment.name()).map_err(failed)?;
         let aborted = self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(failed)?;
         let producer_snapshot = self.snapshot_on_disk(segment).map_err(failed)?;
         Ok(SealedSegment {
@@ -117,7 +117,7 @@ impl PartitionLog {
         });
         match checked {
             Ok(bytes) => Ok(bytes.into()),
-            Err(error) => Ok(self.rebuild(segment.base_offset, &format!("{}: {error}", path.display()))?.snapshot),
+            Err(error) => Ok(self.rebuild(segment.name(), &format!("{}: {error}", path.display()))?.snapshot),
         }
     }
 
@@ -172,8 +172,8 @@ impl PartitionLog {
             };
             self.record_in_manifest()?;
             fault::point("truncate.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
-            if let Some((base_offset, len)) = cut {
-                let path = self.path(base_offset, FileKind::Log);
+            if let Some((name, len)) = cut {
+                let path = self.path(name, FileKind::Log);
                 let cut = || self.shared.env.fs.open(&path, OpenMode::ReadWrite)?.set_len(len);
                 cut().map_err(|error| self.shared.failed(&path, error))?;
             }
@@ -181,7 +181,7 @@ impl PartitionLog {
         }
     }
 
-    /// The record of the log cut at `offset`, base and new length of the segment that is cut, and the log end that this
+    /// The record of the log cut at `offset`, name and new length of the segment that is cut, and the log end that this
     /// was taken at. `None` if nothing lies above.
     fn record_cut_at(&self, offset: i64) -> Result<Option<CutRecord>, LogError> {
         let (mut record, segment, log_end) = {
@@ -204,7 +204,8 @@ impl PartitionLog {
         record.segments.retain(|known| known.base_offset < segment.base_offset);
         let (len, end_offset) = self.length_below(&segment, offset)?;
         if len > 0 {
-            let kept = Segment { size_bytes: len, synced_bytes: len, synced_end: end_offset, ..Segment::new(segment.base_offset) };
+            let kept = Segment { generation: segment.generation, ..Segment::new(segment.base_offset) };
+            let kept = Segment { size_bytes: len, synced_bytes: len, synced_end: end_offset, ..kept };
             record.segments.push(SegmentRecord { first_append_ms: segment.first_append_ms, ..kept.record() });
         }
         record.end_offset = if len > 0 { end_offset } else { segment.base_offset.min(offset) };
@@ -213,13 +214,14 @@ impl PartitionLog {
             record.snapshot_offset = self.snapshot_at_or_below(record.end_offset);
         }
         record.epochs.retain(|entry| entry.start_offset < record.end_offset);
-        let cut = (len > 0).then_some((segment.base_offset, len));
+        record.cleaned_end = record.cleaned_end.min(record.end_offset);
+        let cut = (len > 0).then_some((segment.name(), len));
         Ok(Some((record, cut, log_end)))
     }
 
     /// Length and end offset of the batches of a (written) segment that lie wholly below `offset`.
     fn length_below(&self, segment: &Segment, offset: i64) -> Result<(u64, i64), LogError> {
-        let path = self.path(segment.base_offset, FileKind::Log);
+        let path = self.path(segment.name(), FileKind::Log);
         if offset <= segment.base_offset || segment.is_empty() {
             return Ok((0, segment.base_offset));
         }
@@ -255,6 +257,7 @@ impl PartitionLog {
         }
         let old = std::mem::replace(&mut *state, fresh);
         state.incarnation = old.incarnation + 1;
+        state.cleanings = old.cleanings + 1;
         state.last_sequence = old.last_sequence;
         state.covered_sequence = old.last_sequence;
         state.first_uncovered = old.first_uncovered;
@@ -264,7 +267,7 @@ impl PartitionLog {
         self.publish(&state);
         let kept = |segment: &Segment| state.segments.iter().any(|other| other.base_offset == segment.base_offset && !other.is_empty());
         for segment in &old.segments {
-            self.shared.files.forget(self.id, segment.base_offset);
+            self.shared.files.forget(self.id, segment.name());
         }
         Some(old.segments.into_iter().filter(|segment| !kept(segment)).collect())
     }
@@ -317,18 +320,18 @@ impl PartitionLog {
     }
 
     /// Removes the files of a segment that is no longer part of the log, and a producer snapshot. They may be missing.
-    fn remove_files(&self, segment: &Segment, snapshot_offset: i64) -> Result<(), LogError> {
-        self.shared.files.forget(self.id, segment.base_offset);
+    pub(super) fn remove_files(&self, segment: &Segment, snapshot_offset: i64) -> Result<(), LogError> {
+        self.shared.files.forget(self.id, segment.name());
         let names = [
-            (segment.base_offset, FileKind::Log),
-            (segment.base_offset, FileKind::Index),
-            (segment.base_offset, FileKind::Aborted),
-            (snapshot_offset, FileKind::Snapshot),
+            (segment.name(), FileKind::Log),
+            (segment.name(), FileKind::Index),
+            (segment.name(), FileKind::Aborted),
+            (snapshot_offset.into(), FileKind::Snapshot),
         ];
         let keep_snapshot = self.state.lock().snapshot_offset;
-        for (offset, kind) in names {
-            let path = self.path(offset, kind);
-            if kind == FileKind::Snapshot && offset == keep_snapshot {
+        for (name, kind) in names {
+            let path = self.path(name, kind);
+            if kind == FileKind::Snapshot && name.base_offset == keep_snapshot {
                 continue;
             }
             match self.shared.env.fs.remove_file(&path) {
@@ -347,7 +350,7 @@ impl PartitionLog {
         state.incarnation += 1;
         state.tail.clear();
         for segment in &state.segments {
-            self.shared.files.forget(self.id, segment.base_offset);
+            self.shared.files.forget(self.id, segment.name());
         }
     }
 
@@ -383,5 +386,5 @@ impl PartitionLog {
     }
 }
 
-/// The record of a log that was cut; base and length of the segment that is cut; the log end before.
-type CutRecord = (PartitionRecord, Option<(i64, u64)>, i64);
+/// The record of a log that was cut; name and length of the segment that is cut; the log end before.
+type CutRecord = (PartitionRecord, Option<(SegmentName, u64)>, i64);

@@ -122,6 +122,7 @@ pub(super) fn state_from_record(
     }
     state.segments = segments.into();
     state.recorded = true;
+    state.cleaned_end = record.cleaned_end.min(record.end_offset);
     state.durable_log_start = record.log_start;
     state.offsets.log_start = record.log_start;
     state.offsets.high_watermark = record.log_start;
@@ -150,7 +151,7 @@ impl Loader<'_> {
 
     /// True if nothing of an unsealed segment has to be read.
     fn is_saved(&self, known: &SegmentRecord, snapshot_offset: i64) -> bool {
-        let path = path_of(self.dir, known.base_offset, FileKind::Aborted);
+        let path = path_of(self.dir, known.name(), FileKind::Aborted);
         let aborted_is_good = || read_whole(self.fs, &path).is_ok_and(|bytes| decode_aborted(&bytes).is_ok());
         known.indexed && snapshot_offset > known.last_offset && self.index_is_good(known) && (!known.has_aborts || aborted_is_good())
     }
@@ -200,14 +201,14 @@ impl Loader<'_> {
     }
 
     fn index_is_good(&self, known: &SegmentRecord) -> bool {
-        let path = path_of(self.dir, known.base_offset, FileKind::Index);
+        let path = path_of(self.dir, known.name(), FileKind::Index);
         read_whole(self.fs, &path).is_ok_and(|bytes| decode_index(&bytes).is_ok())
     }
 
     /// An unsealed segment's aborted transactions are in memory.
     fn with_aborted(&self, mut segment: Segment) -> Segment {
         if segment.has_aborts && segment.phase == Phase::Active {
-            let path = path_of(self.dir, segment.base_offset, FileKind::Aborted);
+            let path = path_of(self.dir, segment.name(), FileKind::Aborted);
             match read_whole(self.fs, &path).ok().and_then(|bytes| decode_aborted(&bytes).ok()) {
                 // An end that came in the midst of sealing may have left a newer list: what it has more comes again from the WAL.
                 Some(aborted) => segment.aborted = aborted.into_iter().filter(|txn| txn.last_offset < segment.end_offset).collect(),
@@ -219,8 +220,8 @@ impl Loader<'_> {
 
     /// Reads the headers of a segment. The error has what was good before the damage, and its reason.
     pub(super) fn walk(&self, known: &SegmentRecord, producers: &mut ProducerStates, from: i64) -> Result<Segment, (Box<Segment>, String)> {
-        let mut walked = Segment::new(known.base_offset);
-        let path = path_of(self.dir, known.base_offset, FileKind::Log);
+        let mut walked = Segment { generation: known.generation, ..Segment::new(known.base_offset) };
+        let path = path_of(self.dir, known.name(), FileKind::Log);
         let file = match self.fs.open(&path, OpenMode::Read) {
             Ok(file) => file,
             Err(error) => return Err((Box::new(walked), error.to_string())),
@@ -244,7 +245,7 @@ impl Loader<'_> {
 
     /// Sets a damaged segment file aside and keeps a copy of what is good (I37).
     fn quarantine(&self, known: &SegmentRecord, good: Segment, reason: &str) -> Result<Option<Segment>, LogError> {
-        let path = path_of(self.dir, known.base_offset, FileKind::Log);
+        let path = path_of(self.dir, known.name(), FileKind::Log);
         let aside = path.with_extension(format!("log.corrupt-{}", good.end_offset));
         tracing::error!(
             path = %path.display(), aside = %aside.display(), reason,

@@ -10,7 +10,7 @@ use super::{LogRead, LogSlice, PartitionLog};
 use crate::batch::batches;
 use crate::error::{LogError, ReadError};
 use crate::index::{decode_index, position_for_offset};
-use crate::segment::{FileKind, IndexEntry, Segment, Walker, read_whole};
+use crate::segment::{FileKind, IndexEntry, Segment, SegmentName, Walker, read_whole};
 use crate::tail::Chunk;
 
 /// What a read still may take.
@@ -30,7 +30,8 @@ impl Want {
 
 /// The part of a segment file to be read, as it was when the lock was held.
 struct FilePart {
-    base_offset: i64,
+    name: SegmentName,
+    cleanings: u64,
     limit: u64,
     /// Offset after the last batch below the limit.
     end_offset: i64,
@@ -55,7 +56,7 @@ impl PartitionLog {
         let want = Want { max_bytes, at_least_one, upper_bound };
         let state = self.state.lock();
         check_range(&state, offset)?;
-        let mut read = LogRead { next_offset: offset, ..LogRead::default() };
+        let mut read = LogRead { next_offset: offset, cleanings: state.cleanings, ..LogRead::default() };
         if offset >= upper_bound.min(state.offsets.log_end) {
             return Ok(Some(read));
         }
@@ -99,11 +100,15 @@ impl PartitionLog {
         let state = self.state.lock();
         let offset = so_far.next_offset;
         check_range(&state, offset)?;
+        if so_far.size_bytes > 0 && so_far.cleanings != state.cleanings {
+            // Compaction passed: what comes now does not go with what was read.
+            return Ok(Source::End);
+        }
         if offset >= want.upper_bound.min(state.offsets.log_end) {
             return Ok(Source::End);
         }
         if in_tail(&state, offset) {
-            let mut read = so_far.clone();
+            let mut read = LogRead { cleanings: state.cleanings, ..so_far.clone() };
             read_chunks(&state, want, &mut read);
             return Ok(Source::Memory(read));
         }
@@ -114,7 +119,8 @@ impl PartitionLog {
         }
         let end_offset = if segment.written_bytes == segment.size_bytes { segment.end_offset } else { state.written_end };
         Ok(Source::File(FilePart {
-            base_offset: segment.base_offset,
+            name: segment.name(),
+            cleanings: state.cleanings,
             limit: segment.written_bytes,
             end_offset,
             start: segment.entry_for_offset(offset),
@@ -123,10 +129,10 @@ impl PartitionLog {
     }
 
     fn read_file(&self, part: &FilePart, want: Want, read: &mut LogRead) -> Result<(), ReadError> {
-        let file = self.shared.files.open(self.shared.env.fs.as_ref(), self.id, part.base_offset, &self.dir())?;
+        let file = self.shared.files.open(self.shared.env.fs.as_ref(), self.id, part.name, &self.dir())?;
         let index = match (&part.index, part.start) {
             (Some(index), Some(_)) => Arc::new(index.clone()),
-            _ => self.index_on_disk(part.base_offset)?,
+            _ => self.index_on_disk(part.name)?,
         };
         let offset = read.next_offset;
         let mut walker = Walker::new(Arc::clone(&file), part.limit);
@@ -147,17 +153,18 @@ impl PartitionLog {
         read.slices.push(LogSlice::File { file, position: start, len });
         read.size_bytes += len;
         read.next_offset = next_offset;
+        read.cleanings = part.cleanings;
         Ok(())
     }
 
     /// The index of the part of a segment that has one on disk.
-    pub(super) fn index_on_disk(&self, base_offset: i64) -> Result<Arc<Vec<IndexEntry>>, ReadError> {
-        self.shared.files.index(self.id, base_offset, || {
-            let path = self.path(base_offset, FileKind::Index);
+    pub(super) fn index_on_disk(&self, name: SegmentName) -> Result<Arc<Vec<IndexEntry>>, ReadError> {
+        self.shared.files.index(self.id, name, || {
+            let path = self.path(name, FileKind::Index);
             let read = read_whole(self.shared.env.fs.as_ref(), &path).map_err(|error| error.to_string());
             match read.and_then(|bytes| decode_index(&bytes).map_err(|error| error.to_string())) {
                 Ok(index) => Ok(index),
-                Err(error) => Ok(self.rebuild(base_offset, &format!("{}: {error}", path.display()))?.index),
+                Err(error) => Ok(self.rebuild(name, &format!("{}: {error}", path.display()))?.index),
             }
         })
     }
@@ -166,9 +173,9 @@ impl PartitionLog {
     pub(super) fn whole_index(&self, segment: &Segment) -> Result<Vec<IndexEntry>, LogError> {
         let mut index = Vec::new();
         if segment.indexed_bytes > 0 {
-            let path = self.path(segment.base_offset, FileKind::Index);
+            let path = self.path(segment.name(), FileKind::Index);
             let on_disk = self
-                .index_on_disk(segment.base_offset)
+                .index_on_disk(segment.name())
                 .map_err(|error| LogError::Corrupt { path: path.display().to_string(), reason: error.to_string() })?;
             index.extend(on_disk.iter().filter(|entry| entry.position < segment.indexed_bytes));
         }

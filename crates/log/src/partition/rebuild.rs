@@ -8,7 +8,7 @@ use super::PartitionLog;
 use super::open::Loader;
 use crate::error::ReadError;
 use crate::producers::{AbortedTxn, ProducerStates};
-use crate::segment::IndexEntry;
+use crate::segment::{IndexEntry, SegmentName};
 
 /// All that can be had by reading a segment.
 #[derive(Debug)]
@@ -20,13 +20,14 @@ pub(super) struct Rebuilt {
 }
 
 impl PartitionLog {
-    /// Reads the segment at `base_offset` anew; `why` is logged. Blocks.
-    pub(super) fn rebuild(&self, base_offset: i64, why: &str) -> Result<Rebuilt, ReadError> {
+    /// Reads the segment of that name anew; `why` is logged. Blocks.
+    pub(super) fn rebuild(&self, name: SegmentName, why: &str) -> Result<Rebuilt, ReadError> {
+        let base_offset = name.base_offset;
         let corrupt = |reason: String| ReadError::Corrupt { offset: base_offset, reason };
         let (record, interval) = {
             let state = self.state.lock();
-            let segment = state.segments.iter().find(|segment| segment.base_offset == base_offset);
-            // Removed meanwhile: the caller looks again.
+            let segment = state.segments.iter().find(|segment| segment.name() == name);
+            // Removed or cleaned meanwhile: the caller looks again.
             let record = segment.map(|segment| segment.record()).ok_or(io::Error::from(io::ErrorKind::NotFound))?;
             (record, state.config.index_interval_bytes)
         };

@@ -38,6 +38,10 @@ pub(super) struct LogState {
     pub(super) incarnation: u64,
     /// Records since the last one that asked for a sync (`flush.messages` > 1).
     pub(super) unsynced_records: i64,
+    /// Compaction has seen every record below; 0 if it never ran.
+    pub(super) cleaned_end: i64,
+    /// Raised whenever segments are replaced by cleaned ones: what was read before does not go with what is read after.
+    pub(super) cleanings: u64,
     /// True if the manifest has, or has to get, a record even without segments.
     pub(super) recorded: bool,
     /// Deleted: no appends, no flushes.
@@ -69,6 +73,8 @@ impl LogState {
             snapshot_offset: -1,
             incarnation: 0,
             unsynced_records: 0,
+            cleaned_end: 0,
+            cleanings: 0,
             recorded: false,
             deleted: false,
         }
@@ -153,6 +159,7 @@ impl LogState {
             end_offset,
             snapshot_offset: self.snapshot_offset,
             epochs,
+            cleaned_end: self.cleaned_end,
             segments,
         })
     }

@@ -1,9 +1,9 @@
 //! Names of the files of a partition, and the few that are open.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fmt, io};
 
 use parking_lot::Mutex;
 use siltstone_common::TopicIdPartition;
@@ -21,6 +21,8 @@ const INDEX_ENTRIES_MAX: usize = 1 << 20;
 pub(crate) enum FileKind {
     /// The batches.
     Log,
+    /// The batches of a cleaned segment while they are written.
+    Cleaned,
     /// Sparse offset and time index.
     Index,
     /// Aborted transactions.
@@ -34,6 +36,7 @@ impl FileKind {
     pub(crate) fn extension(self) -> &'static str {
         match self {
             FileKind::Log => "log",
+            FileKind::Cleaned => "cleaned",
             FileKind::Index => "index",
             FileKind::Aborted => "txnindex",
             FileKind::Snapshot => "snapshot",
@@ -41,9 +44,46 @@ impl FileKind {
     }
 }
 
-/// The file of `kind` for `offset` in a partition's directory.
-pub(crate) fn path_of(dir: &Path, offset: i64, kind: FileKind) -> PathBuf {
-    dir.join(format!("{offset:020}.{}", kind.extension()))
+/// The name that a segment's files share. A cleaned segment gets a new one, so that no file is ever changed under its readers.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SegmentName {
+    pub(crate) base_offset: i64,
+    /// How often it was cleaned.
+    pub(crate) generation: u32,
+}
+
+impl From<i64> for SegmentName {
+    /// A segment as it was written first; also the name of a producer snapshot.
+    fn from(base_offset: i64) -> Self {
+        Self { base_offset, generation: 0 }
+    }
+}
+
+impl SegmentName {
+    /// From a segment file's name.
+    pub(crate) fn parse(file_name: &str) -> Option<Self> {
+        let stem = file_name.strip_suffix(".log")?;
+        let (base_offset, generation) = match stem.split_once('.') {
+            None => (stem, 0),
+            Some((base_offset, generation)) => (base_offset, generation.parse().ok()?),
+        };
+        let base_offset = base_offset.parse().ok()?;
+        (base_offset >= 0).then_some(Self { base_offset, generation })
+    }
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.generation {
+            0 => write!(f, "{:020}", self.base_offset),
+            generation => write!(f, "{:020}.{generation}", self.base_offset),
+        }
+    }
+}
+
+/// The file of `kind` of a segment (a snapshot: of an offset) in a partition's directory.
+pub(crate) fn path_of(dir: &Path, name: impl Into<SegmentName>, kind: FileKind) -> PathBuf {
+    dir.join(format!("{}.{}", name.into(), kind.extension()))
 }
 
 /// All bytes of a small file.
@@ -54,7 +94,7 @@ pub(crate) fn read_whole(fs: &dyn FileSystem, path: &Path) -> io::Result<Vec<u8>
     Ok(bytes)
 }
 
-type Key = (TopicIdPartition, i64);
+type Key = (TopicIdPartition, SegmentName);
 
 #[derive(Debug)]
 struct Cache<T> {
@@ -112,12 +152,12 @@ pub(crate) struct SegmentFiles {
 impl SegmentFiles {
     /// The open file of a segment, for reading, opened if need be. Blocks. Writers open the file by themselves: a handle from here
     /// may belong to a file that was removed meanwhile.
-    pub(crate) fn open(&self, fs: &dyn FileSystem, id: TopicIdPartition, base_offset: i64, dir: &Path) -> io::Result<Arc<dyn File>> {
-        let key = (id, base_offset);
+    pub(crate) fn open(&self, fs: &dyn FileSystem, id: TopicIdPartition, name: SegmentName, dir: &Path) -> io::Result<Arc<dyn File>> {
+        let key = (id, name);
         if let Some(file) = self.handles.lock().get(key) {
             return Ok(file);
         }
-        let file = fs.open(&path_of(dir, base_offset, FileKind::Log), OpenMode::Read)?;
+        let file = fs.open(&path_of(dir, name, FileKind::Log), OpenMode::Read)?;
         self.handles.lock().insert(key, Arc::clone(&file), 1, OPEN_FILES_MAX);
         Ok(file)
     }
@@ -126,10 +166,10 @@ impl SegmentFiles {
     pub(crate) fn index<E>(
         &self,
         id: TopicIdPartition,
-        base_offset: i64,
+        name: SegmentName,
         load: impl FnOnce() -> Result<Vec<IndexEntry>, E>,
     ) -> Result<Arc<Vec<IndexEntry>>, E> {
-        let key = (id, base_offset);
+        let key = (id, name);
         if let Some(index) = self.indexes.lock().get(key) {
             return Ok(index);
         }
@@ -138,9 +178,10 @@ impl SegmentFiles {
         Ok(index)
     }
 
-    /// Forgets a segment that was removed, cut or sealed.
-    pub(crate) fn forget(&self, id: TopicIdPartition, base_offset: i64) {
-        self.handles.lock().remove((id, base_offset));
-        self.indexes.lock().remove((id, base_offset));
+    /// Forgets a segment that was removed, cut, sealed or cleaned.
+    pub(crate) fn forget(&self, id: TopicIdPartition, name: impl Into<SegmentName>) {
+        let key = (id, name.into());
+        self.handles.lock().remove(key);
+        self.indexes.lock().remove(key);
     }
 }

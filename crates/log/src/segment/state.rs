@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{IndexEntry, SegmentStat};
+use super::{IndexEntry, SegmentName, SegmentStat};
 use crate::batch::BatchHeader;
 use crate::manifest::record::SegmentRecord;
 use crate::producers::AbortedTxn;
@@ -24,6 +24,8 @@ pub(crate) enum Phase {
 #[derive(Clone, Debug)]
 pub(crate) struct Segment {
     pub(crate) base_offset: i64,
+    /// How often it was cleaned: part of its files' name.
+    pub(crate) generation: u32,
     /// Offset after the last record.
     pub(crate) end_offset: i64,
     /// Bytes of all batches.
@@ -57,6 +59,7 @@ impl Segment {
     pub(crate) fn new(base_offset: i64) -> Self {
         Self {
             base_offset,
+            generation: 0,
             end_offset: base_offset,
             size_bytes: 0,
             written_bytes: 0,
@@ -77,6 +80,7 @@ impl Segment {
     /// As the manifest has it.
     pub(crate) fn from_record(record: &SegmentRecord) -> Self {
         Self {
+            generation: record.generation,
             end_offset: record.last_offset + 1,
             size_bytes: record.size_bytes,
             written_bytes: record.size_bytes,
@@ -96,6 +100,7 @@ impl Segment {
         let sealed = self.is_sealed();
         SegmentRecord {
             base_offset: self.base_offset,
+            generation: self.generation,
             last_offset: self.synced_end - 1,
             size_bytes: self.synced_bytes,
             max_timestamp_ms: self.max_timestamp_ms,
@@ -104,6 +109,11 @@ impl Segment {
             has_aborts: self.has_aborts,
             indexed: !sealed && self.synced_bytes > 0 && self.indexed_bytes == self.synced_bytes,
         }
+    }
+
+    /// What its files are called.
+    pub(crate) fn name(&self) -> SegmentName {
+        SegmentName { base_offset: self.base_offset, generation: self.generation }
     }
 
     /// True without batches.
@@ -119,7 +129,9 @@ impl Segment {
     /// Takes note of a batch at the end.
     pub(crate) fn add(&mut self, header: &BatchHeader, index_interval_bytes: u32) {
         debug_assert!(header.base_offset >= self.end_offset, "I7");
-        self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp);
+        if header.record_count > 0 {
+            self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp);
+        }
         let due = self.last_indexed.is_none_or(|last| self.size_bytes - last >= u64::from(index_interval_bytes));
         if due {
             self.last_indexed = Some(self.size_bytes);

@@ -1,0 +1,158 @@
+//! What compaction needs of a partition: how dirty it is, its segments, and the exchange of old ones for a cleaned one.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use siltstone_common::fs::File;
+use siltstone_common::{Env, fault};
+
+use super::PartitionLog;
+use super::state::LogState;
+use crate::cleaner::{Cleanable, CleanerConfig};
+use crate::error::{LogError, ReadError};
+use crate::index::position_for_offset;
+use crate::producers::LastRecord;
+use crate::segment::{Phase, Segment, SegmentName};
+
+/// Where a pass works.
+#[derive(Debug)]
+pub(crate) struct Scope {
+    /// Sealed segments below everything that may not be cleaned yet, oldest first.
+    pub(crate) segments: Vec<Segment>,
+    /// What lies below was cleaned already.
+    pub(crate) first_dirty: i64,
+    /// Changes when records are thrown away.
+    pub(crate) incarnation: u64,
+    pub(crate) segment_bytes: u64,
+    pub(crate) index_interval_bytes: u32,
+}
+
+impl PartitionLog {
+    /// How dirty the log is, as Kafka's `LogToClean` has it. Reads indexes if `max_compaction_lag_ms` is set. Blocks.
+    ///
+    /// # Errors
+    /// [`ReadError::Io`] and [`ReadError::Corrupt`].
+    pub fn cleanable(&self, config: &CleanerConfig) -> Result<Cleanable, ReadError> {
+        let now_ms = self.shared.env.clock.now_ms();
+        let scope = self.scope(config.min_compaction_lag_ms);
+        let bytes = |dirty: bool| {
+            let fits = |segment: &&Segment| (segment.end_offset > scope.first_dirty) == dirty;
+            scope.segments.iter().filter(fits).map(|segment| segment.size_bytes).sum()
+        };
+        let mut cleanable = Cleanable { clean_bytes: bytes(false), dirty_bytes: bytes(true), overdue_ms: 0 };
+        if config.max_compaction_lag_ms < i64::MAX && cleanable.dirty_bytes > 0 {
+            let due = now_ms.saturating_sub(config.max_compaction_lag_ms);
+            for segment in scope.segments.iter().filter(|segment| segment.end_offset > scope.first_dirty) {
+                let first_ms = self.index_on_disk(segment.name())?.first().map_or(-1, |first| first.max_timestamp_ms);
+                if first_ms > 0 {
+                    cleanable.overdue_ms = cleanable.overdue_ms.max(due.saturating_sub(first_ms));
+                }
+            }
+        }
+        Ok(cleanable)
+    }
+
+    pub(crate) fn scope(&self, min_compaction_lag_ms: i64) -> Scope {
+        let now_ms = self.shared.env.clock.now_ms();
+        let state = self.state.lock();
+        let bound = state.offsets.last_stable.min(state.offsets.high_watermark);
+        let too_young =
+            |segment: &Segment| min_compaction_lag_ms > 0 && segment.max_timestamp_ms > now_ms.saturating_sub(min_compaction_lag_ms);
+        let first_dirty = state.cleaned_end.max(state.offsets.local_start);
+        let ready = |segment: &&Segment| {
+            let settled = segment.phase == Phase::Durable && segment.end_offset <= bound;
+            // What was cleaned before is there to be cleaned again, however young.
+            settled && (segment.end_offset <= first_dirty || !too_young(segment))
+        };
+        Scope {
+            segments: state.segments.iter().take_while(ready).cloned().collect(),
+            first_dirty,
+            incarnation: state.incarnation,
+            segment_bytes: state.config.segment_bytes,
+            index_interval_bytes: state.config.index_interval_bytes,
+        }
+    }
+
+    pub(crate) fn env(&self) -> &Env {
+        &self.shared.env
+    }
+
+    pub(crate) fn segments_dir(&self) -> PathBuf {
+        self.dir()
+    }
+
+    /// The newest record of each producer.
+    pub(crate) fn last_records(&self) -> HashMap<i64, LastRecord> {
+        self.state.lock().producers.last_records()
+    }
+
+    /// A segment's file, to be read.
+    pub(crate) fn open_segment(&self, name: SegmentName) -> Result<Arc<dyn File>, ReadError> {
+        Ok(self.shared.files.open(self.shared.env.fs.as_ref(), self.id, name, &self.dir())?)
+    }
+
+    /// The position of an indexed batch at or below `offset`.
+    pub(crate) fn position_below(&self, segment: &Segment, offset: i64) -> Result<u64, ReadError> {
+        if offset <= segment.base_offset {
+            return Ok(0);
+        }
+        Ok(position_for_offset(&self.index_on_disk(segment.name())?, offset))
+    }
+
+    /// Puts `cleaned`, complete on disk, in the place of `old`, and removes the files of these; false, and nothing changes, if they are not
+    /// all there any more. Readers in between have either. Blocks.
+    pub(crate) fn replace_segments(&self, old: &[Segment], cleaned: Segment) -> Result<bool, LogError> {
+        let _io = self.io.lock();
+        {
+            let mut state = self.state.lock();
+            if !state.exchange(old, cleaned) {
+                return Ok(false);
+            }
+        }
+        self.record_in_manifest()?;
+        fault::point("clean.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
+        let merged_end = old.last().map_or(0, |last| last.end_offset);
+        for segment in old {
+            // The snapshot at the end of the cleaned segment stays its own.
+            let snapshot = if segment.end_offset < merged_end { segment.end_offset } else { -1 };
+            self.remove_files(segment, snapshot)?;
+        }
+        Ok(true)
+    }
+
+    /// Notes, durably, that everything below `offset` was cleaned, if nothing was thrown away since `incarnation`. Blocks.
+    pub(crate) fn set_cleaned(&self, offset: i64, incarnation: u64) -> Result<(), LogError> {
+        let _io = self.io.lock();
+        {
+            let mut state = self.state.lock();
+            if state.deleted || state.incarnation != incarnation {
+                return Ok(());
+            }
+            state.cleaned_end = offset;
+        }
+        self.record_in_manifest()
+    }
+}
+
+impl LogState {
+    fn exchange(&mut self, old: &[Segment], cleaned: Segment) -> bool {
+        let at = self.segments.iter().position(|segment| old.first().is_some_and(|first| first.name() == segment.name()));
+        let Some(at) = at.filter(|_| !self.deleted) else {
+            return false;
+        };
+        let range = at..at + old.len();
+        let same = |(ours, old): (&Segment, &Segment)| {
+            ours.name() == old.name() && ours.phase == Phase::Durable && ours.end_offset == old.end_offset
+        };
+        if range.end > self.segments.len() || !self.segments.range(range.clone()).zip(old).all(same) {
+            return false;
+        }
+        let end_offset = cleaned.end_offset;
+        self.segments.drain(range);
+        self.segments.insert(at, cleaned);
+        self.cleanings += 1;
+        self.tail.evict(end_offset, self.written_end);
+        true
+    }
+}

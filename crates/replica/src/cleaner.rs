@@ -1,0 +1,247 @@
+//! The log cleaner: looks for the dirtiest compacted partitions and has them compacted, within an I/O budget.
+//!
+//! As Kafka's: a partition is due when more than `min.cleanable.dirty.ratio` of it is dirty, or a record waits for longer than
+//! `max.compaction.lag.ms`; the dirtiest come first, `log.cleaner.threads` at a time, each with its share of the buffers and of
+//! `log.cleaner.io.max.bytes.per.second`. With nothing due the cleaner rests for `log.cleaner.backoff.ms`. All these settings count at once
+//! when they are changed.
+//!
+//! A partition that can't be cleaned (a segment does not check out) is left alone until the next start, with an error in the log and in the metric
+//! of Kafka's name; its reads and writes go on, and so do the other partitions.
+//!
+//! Cancellation: a pass ends between two steps at shutdown; what it exchanged stays, the rest is as it was.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use parking_lot::Mutex;
+use siltstone_common::TopicIdPartition;
+use siltstone_log::LogError;
+use siltstone_log::cleaner::{CleanError, Cleanable, CleanerConfig, Cleaning, CleaningStats};
+use siltstone_metadata::configs::{BrokerConfig, TopicConfig};
+
+use crate::manager::ReplicaManager;
+use crate::partition::Partition;
+
+/// What the cleaner knows and counts.
+#[derive(Debug, Default)]
+pub(crate) struct CleanerState {
+    uncleanable: Mutex<HashSet<TopicIdPartition>>,
+    passes: AtomicU64,
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+    max_dirty_percent: AtomicU64,
+    max_overdue_ms: AtomicU64,
+    last_recopy_percent: AtomicU64,
+}
+
+/// Numbers for `/metrics`.
+#[derive(Copy, Clone, Debug, Default)]
+pub struct CleanerMetrics {
+    /// Partitions left alone because a segment does not check out.
+    pub uncleanable_partitions: u64,
+    /// Bytes of these on the local disk.
+    pub uncleanable_bytes: u64,
+    /// The largest dirty share among compacted partitions at the last look, percent.
+    pub max_dirty_percent: u64,
+    /// By how much the oldest uncleaned record was past `max.compaction.lag.ms` at the last look.
+    pub max_compaction_delay_secs: u64,
+    /// What the last pass left of what it went through, percent.
+    pub recopy_percent: u64,
+    /// Passes that ended well.
+    pub passes: u64,
+    /// Bytes read.
+    pub bytes_read: u64,
+    /// Bytes written.
+    pub bytes_written: u64,
+}
+
+/// The broker settings as they are now.
+#[derive(Clone, Debug)]
+struct Settings {
+    threads: usize,
+    backoff: Duration,
+    dedupe_buffer_bytes: usize,
+    load_factor: f64,
+    io_buffer_bytes: usize,
+    bytes_per_second: f64,
+}
+
+impl Settings {
+    fn new(broker: &BrokerConfig) -> Self {
+        let size = |name: &str| usize::try_from(broker.long(name)).unwrap_or(0);
+        let threads = if broker.flag("log.cleaner.enable") { size("log.cleaner.threads") } else { 0 };
+        Self {
+            threads,
+            backoff: Duration::from_millis(u64::try_from(broker.long("log.cleaner.backoff.ms")).unwrap_or(0)),
+            dedupe_buffer_bytes: size("log.cleaner.dedupe.buffer.size"),
+            load_factor: broker.double("log.cleaner.io.buffer.load.factor").unwrap_or(0.9),
+            io_buffer_bytes: size("log.cleaner.io.buffer.size"),
+            bytes_per_second: broker.double("log.cleaner.io.max.bytes.per.second").unwrap_or(f64::MAX),
+        }
+    }
+
+    /// Settings of one of the passes that run at once.
+    fn pass(&self, topic: &TopicConfig) -> CleanerConfig {
+        CleanerConfig {
+            min_compaction_lag_ms: topic.min_compaction_lag_ms,
+            max_compaction_lag_ms: topic.max_compaction_lag_ms,
+            delete_retention_ms: topic.delete_retention_ms,
+            dedupe_buffer_bytes: self.dedupe_buffer_bytes / self.threads.max(1),
+            load_factor: self.load_factor,
+            io_buffer_bytes: (self.io_buffer_bytes / self.threads.max(1)).max(1 << 10),
+        }
+    }
+}
+
+impl ReplicaManager {
+    /// Runs passes until shutdown.
+    pub(crate) async fn clean_logs(self: Arc<Self>) {
+        loop {
+            let settings = Settings::new(&self.broker_config());
+            let filthiest = self.filthiest(&settings).await;
+            let idle = filthiest.is_empty();
+            join_all(filthiest.iter().map(|partition| self.clean_partition(partition, &settings))).await;
+            // A pass that failed is tried again, but not at once.
+            let rest = if idle { settings.backoff.max(Duration::from_millis(10)) } else { Duration::from_millis(10) };
+            tokio::select! {
+                () = self.env.clock.sleep(rest) => {}
+                () = self.env.tasks.stopped() => return,
+            }
+        }
+    }
+
+    /// Numbers for `/metrics`.
+    pub fn cleaner_metrics(&self) -> CleanerMetrics {
+        let state = &self.cleaner;
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let uncleanable = state.uncleanable.lock().clone();
+        let bytes = uncleanable.iter().filter_map(|id| self.opened(*id)).map(|partition| partition.log().local_size_bytes()).sum();
+        CleanerMetrics {
+            uncleanable_partitions: uncleanable.len() as u64,
+            uncleanable_bytes: bytes,
+            max_dirty_percent: read(&state.max_dirty_percent),
+            max_compaction_delay_secs: read(&state.max_overdue_ms) / 1000,
+            recopy_percent: read(&state.last_recopy_percent),
+            passes: read(&state.passes),
+            bytes_read: read(&state.bytes_read),
+            bytes_written: read(&state.bytes_written),
+        }
+    }
+
+    fn broker_config(&self) -> BrokerConfig {
+        let image = self.metadata.image();
+        let none = BTreeMap::new();
+        let dynamic_all = image.broker_configs.get("").unwrap_or(&none);
+        let dynamic_one = image.broker_configs.get(&self.config.broker_id.to_string()).unwrap_or(&none);
+        BrokerConfig::resolve(&self.config.broker_configs, dynamic_all, dynamic_one)
+    }
+
+    /// The partitions to be cleaned now, the dirtiest first.
+    async fn filthiest(&self, settings: &Settings) -> Vec<Arc<Partition>> {
+        let compacted: Vec<_> = {
+            let mut uncleanable = self.cleaner.uncleanable.lock();
+            uncleanable.retain(|id| self.opened(*id).is_some());
+            self.partitions().into_iter().filter(|partition| partition.config().compact && !uncleanable.contains(&partition.id())).collect()
+        };
+        if compacted.is_empty() || settings.threads == 0 {
+            return Vec::new();
+        }
+        let looked_at = settings.clone();
+        let found = self.env.tasks.blocking(move || {
+            let look = |partition: Arc<Partition>| {
+                let cleanable = partition.log().cleanable(&looked_at.pass(&partition.config()));
+                (partition, cleanable)
+            };
+            compacted.into_iter().map(look).collect::<Vec<_>>()
+        });
+        let mut due: Vec<(Arc<Partition>, Cleanable)> = Vec::new();
+        let (mut dirtiest, mut overdue_ms) = (0.0_f64, 0);
+        for (partition, cleanable) in found.await.unwrap_or_default() {
+            match cleanable {
+                Ok(cleanable) => {
+                    dirtiest = dirtiest.max(cleanable.dirty_ratio());
+                    overdue_ms = overdue_ms.max(cleanable.overdue_ms);
+                    if cleanable.is_due(partition.config().min_cleanable_dirty_ratio) {
+                        due.push((partition, cleanable));
+                    }
+                }
+                Err(error) => tracing::warn!(id = %partition.id(), %error, "can't tell how dirty a compacted partition is"),
+            }
+        }
+        self.cleaner.max_dirty_percent.store((dirtiest * 100.0) as u64, Ordering::Relaxed);
+        self.cleaner.max_overdue_ms.store(u64::try_from(overdue_ms).unwrap_or(0), Ordering::Relaxed);
+        due.sort_by(|(_, a), (_, b)| b.dirty_ratio().total_cmp(&a.dirty_ratio()));
+        due.into_iter().take(settings.threads).map(|(partition, _)| partition).collect()
+    }
+
+    /// One pass over one partition.
+    async fn clean_partition(&self, partition: &Arc<Partition>, settings: &Settings) {
+        let started = self.env.clock.monotonic();
+        match self.run_pass(partition, settings).await {
+            Ok(Some(stats)) => {
+                let took_ms = u64::try_from(self.env.clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
+                self.cleaner.passes.fetch_add(1, Ordering::Relaxed);
+                let recopied = (stats.bytes_after * 100).checked_div(stats.bytes_before).unwrap_or(100);
+                self.cleaner.last_recopy_percent.store(recopied, Ordering::Relaxed);
+                tracing::info!(
+                    id = %partition.id(), cleaned_end = stats.cleaned_end, took_ms,
+                    bytes_before = stats.bytes_before, bytes_after = stats.bytes_after,
+                    segments_before = stats.segments.0, segments_after = stats.segments.1,
+                    map_utilization_percent = (stats.map_utilization * 100.0) as u64, "compacted a partition"
+                );
+            }
+            Ok(None) => {}
+            Err(CleanError::Changed) => tracing::debug!(id = %partition.id(), "the log changed while it was compacted, it is begun again"),
+            Err(error @ CleanError::Corrupt { .. }) => {
+                self.cleaner.uncleanable.lock().insert(partition.id());
+                tracing::error!(id = %partition.id(), %error, "a partition can't be compacted and is left as it is until the next start");
+            }
+            Err(CleanError::Log(error)) => {
+                if !matches!(error, LogError::Offline(_)) {
+                    tracing::warn!(id = %partition.id(), %error, "compaction failed, it is tried again");
+                }
+                tokio::select! {
+                    () = self.env.clock.sleep(settings.backoff.max(Duration::from_secs(1))) => {}
+                    () = self.env.tasks.stopped() => {}
+                }
+            }
+        }
+    }
+
+    /// Works step by step, and rests after each for as long as the budget asks. `None` if there was nothing to do or it is time to stop.
+    async fn run_pass(&self, partition: &Arc<Partition>, settings: &Settings) -> Result<Option<CleaningStats>, CleanError> {
+        let Some(mut cleaning) = partition.log().begin_cleaning(settings.pass(&partition.config())) else { return Ok(None) };
+        while !cleaning.is_done() {
+            if self.env.tasks.is_stopped() || self.opened(partition.id()).is_none() {
+                return Ok(None);
+            }
+            let before = self.env.clock.monotonic();
+            let bytes;
+            (cleaning, bytes) = self.step(cleaning).await?;
+            let budget = settings.bytes_per_second / settings.threads.max(1) as f64;
+            let due = Duration::try_from_secs_f64(bytes as f64 / budget.max(1.0)).unwrap_or_default();
+            let spent = self.env.clock.monotonic().saturating_sub(before);
+            if due > spent {
+                tokio::select! {
+                    () = self.env.clock.sleep(due - spent) => {}
+                    () = self.env.tasks.stopped() => return Ok(None),
+                }
+            }
+        }
+        Ok(Some(cleaning.stats()))
+    }
+
+    async fn step(&self, mut cleaning: Cleaning) -> Result<(Cleaning, u64), CleanError> {
+        let before = cleaning.stats();
+        let stepped = self.env.tasks.blocking(move || cleaning.step().map(|bytes| (cleaning, bytes)));
+        // The step panicked: logged where it did.
+        let (cleaning, bytes) = stepped.await.unwrap_or(Err(CleanError::Changed))?;
+        let after = cleaning.stats();
+        self.cleaner.bytes_read.fetch_add(after.bytes_read - before.bytes_read, Ordering::Relaxed);
+        self.cleaner.bytes_written.fetch_add(after.bytes_written - before.bytes_written, Ordering::Relaxed);
+        Ok((cleaning, bytes))
+    }
+}
