@@ -353,6 +353,28 @@ impl ClassicGroup {
         Ok(())
     }
 
+    /// Whether TxnOffsetCommit may go on. Old producers name neither member nor generation; and a rebalance does not stop a transaction, whose fate
+    /// its own coordinator decides.
+    pub(crate) fn validate_transactional_commit(
+        &self,
+        member_id: &str,
+        group_instance_id: Option<&str>,
+        generation_id: i32,
+    ) -> Result<(), GroupError> {
+        match self.state {
+            ClassicState::Dead => return Err(GroupError::CoordinatorNotAvailable),
+            ClassicState::Empty if generation_id < 0 => return Ok(()),
+            _ => {}
+        }
+        if generation_id >= 0 || !member_id.is_empty() || group_instance_id.is_some() {
+            self.validate_member(member_id, group_instance_id)?;
+            if generation_id != self.generation_id {
+                return Err(GroupError::IllegalGeneration);
+            }
+        }
+        Ok(())
+    }
+
     fn reset_heartbeat(&self, member_id: &str, turn: &mut Turn<'_>) {
         if let Some(member) = self.members.get(member_id) {
             turn.set_timer(GroupTimer::Heartbeat(member_id.into()), member.session_timeout_ms);

@@ -13,10 +13,12 @@ use crate::error::GroupError;
 use crate::messages::{
     CommitOutcome, CommitRequest, CommittedOffset, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, HeartbeatRequest,
     JoinRequest, JoinResponse, LeaveRequest, LeftMember, ListGroupsRequest, ListedGroup, SyncRequest, SyncResponse, TopicPartition,
+    TransactionalCommitRequest,
 };
 use crate::records::STRING_BYTES_MAX;
 use crate::shard::Reply;
 use crate::state_log::StateLog;
+use crate::transaction::TxnMarker;
 
 /// Bytes that a generated member id adds to the client's or the instance's name: a dash and a UUID.
 const MEMBER_ID_SUFFIX_BYTES: usize = 37;
@@ -187,6 +189,25 @@ impl GroupCoordinator {
         let partition = self.partition_of(&request.group_id)?;
         match partition.ask(|shard, waiter, now| shard.commit_offsets(request, waiter, now)).await? {
             Reply::Commit(result) => result,
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// TxnOffsetCommit: answered when the offsets are committed as part of the transaction; they are the group's when that commits. Outcomes come
+    /// in the order of the request's offsets. Whether topics exist is the caller's to check.
+    pub async fn commit_transactional_offsets(&self, request: TransactionalCommitRequest) -> Result<Vec<CommitOutcome>, GroupError> {
+        let partition = self.partition_of(&request.commit.group_id)?;
+        match partition.ask(|shard, waiter, now| shard.commit_transactional(request, waiter, now)).await? {
+            Reply::Commit(result) => result,
+            _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// The end of a transaction in a partition of `__consumer_offsets`: answered when its marker is committed and its offsets are in force.
+    pub async fn complete_transaction(&self, partition: i32, marker: TxnMarker) -> Result<(), GroupError> {
+        let open = self.inner.partitions.read().get(&partition).cloned().ok_or(GroupError::NotCoordinator)?;
+        match open.ask(|shard, waiter, _| shard.complete_transaction(marker, waiter)).await? {
+            Reply::Marker(result) => result,
             _ => Err(GroupError::UnknownServerError),
         }
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::future::OptionFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use parking_lot::Mutex;
 use siltstone_common::Env;
 use siltstone_common::retry::Backoff;
@@ -20,8 +20,8 @@ use tokio::sync::{Notify, oneshot};
 use crate::classic::WaiterId;
 use crate::config::GroupCoordinatorConfig;
 use crate::error::GroupError;
-use crate::shard::{Now, Reply, Shard};
-use crate::state_log::{StateLog, StateLogError};
+use crate::shard::{Now, Reply, Shard, StateWrite};
+use crate::state_log::{Replayed, StateLog, StateLogError};
 
 /// First pause after a failed replay; doubles up to [`RELOAD_PAUSE_MAX`].
 const RELOAD_PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -164,9 +164,17 @@ impl Partition {
         let mut records = self.log.replay(self.index);
         let (mut read, mut unknown, mut damaged) = (0u64, 0u64, 0u64);
         while let Some(piece) = records.next().await {
-            for record in piece? {
+            for item in piece? {
                 read += 1;
-                match shard.replay(&record, self.now().wall_ms) {
+                let replayed = match &item {
+                    Replayed::Record(record) => shard.replay(record, self.now().wall_ms),
+                    Replayed::Transactional(producer_id, record) => shard.replay_transactional(*producer_id, record),
+                    Replayed::Marker(producer_id, commit) => {
+                        shard.transaction_ended(*producer_id, *commit, self.now().wall_ms);
+                        Ok(None)
+                    }
+                };
+                match replayed {
                     Ok(None) => {}
                     Ok(Some(kind)) => {
                         unknown += 1;
@@ -198,6 +206,14 @@ impl Partition {
         }
     }
 
+    fn write(&self, write: StateWrite) -> BoxFuture<'_, Result<(), StateLogError>> {
+        match write {
+            StateWrite::Records(records) => self.log.append(self.index, records),
+            StateWrite::Transactional(append) => self.log.append_transactional(self.index, append),
+            StateWrite::Marker(marker) => self.log.append_marker(self.index, marker),
+        }
+    }
+
     async fn serve(&self) {
         let check_interval = Duration::from_millis(self.config.offsets_retention_check_interval_ms);
         let mut next_expiry = self.env.clock.monotonic() + check_interval;
@@ -217,8 +233,8 @@ impl Partition {
                 (batch, active.wakes_at.saturating_sub(now.monotonic))
             });
             let Ok((batch, pause)) = step else { return };
-            if let Some(records) = batch {
-                append = Some(self.log.append(self.index, records)).into();
+            if let Some(write) = batch {
+                append = Some(self.write(write)).into();
             }
             tokio::select! {
                 biased;

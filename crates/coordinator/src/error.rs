@@ -55,6 +55,18 @@ pub enum GroupError {
     /// The metadata of a commit is longer than `offset.metadata.max.bytes`.
     #[error("the offset's metadata is too large")]
     OffsetMetadataTooLarge,
+    /// An open transaction holds the offset: try again (KIP-447).
+    #[error("an open transaction holds the offset")]
+    UnstableOffsetCommit,
+    /// A newer producer has the transactional id (I20).
+    #[error("the producer's epoch is not the newest")]
+    InvalidProducerEpoch,
+    /// The transaction is not open here.
+    #[error("the transaction is not in a state that allows this")]
+    InvalidTxnState,
+    /// The marker is of a coordinator that is no longer in charge.
+    #[error("a newer transaction coordinator is in charge")]
+    TransactionCoordinatorFenced,
     /// A field is impossible, such as a name of more than 32 KiB.
     #[error("the request is invalid")]
     InvalidRequest,
@@ -66,7 +78,7 @@ pub enum GroupError {
 impl GroupError {
     /// True if the same request may succeed later, at this or another broker.
     pub fn retryable(self) -> bool {
-        matches!(self, Self::CoordinatorLoadInProgress | Self::CoordinatorNotAvailable | Self::NotCoordinator)
+        matches!(self, Self::CoordinatorLoadInProgress | Self::CoordinatorNotAvailable | Self::NotCoordinator | Self::UnstableOffsetCommit)
     }
 }
 
@@ -77,6 +89,9 @@ impl From<&StateLogError> for GroupError {
             StateLogError::UnknownPartition | StateLogError::NotEnoughReplicas | StateLogError::TimedOut => Self::CoordinatorNotAvailable,
             StateLogError::NotLeader | StateLogError::Storage(_) => Self::NotCoordinator,
             StateLogError::TooLarge => Self::UnknownServerError,
+            StateLogError::InvalidProducerEpoch => Self::InvalidProducerEpoch,
+            StateLogError::InvalidTxnState => Self::InvalidTxnState,
+            StateLogError::CoordinatorFenced => Self::TransactionCoordinatorFenced,
         }
     }
 }

@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod messages;
 mod offsets;
+mod pending;
 mod records;
 mod shard;
 mod state_log;
@@ -24,9 +25,9 @@ pub use error::GroupError;
 pub use messages::{
     CommitOffset, CommitOutcome, CommitRequest, CommittedOffset, DeleteOffsetsRequest, DescribedGroup, DescribedMember,
     FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, JoinedMember, LeaveRequest, LeavingMember, LeftMember,
-    ListGroupsRequest, ListedGroup, Protocol, SyncRequest, SyncResponse, TopicPartition,
+    ListGroupsRequest, ListedGroup, Protocol, SyncRequest, SyncResponse, TopicPartition, TransactionalCommitRequest, WriteGuard,
 };
-pub use state_log::{StateLog, StateLogError, StateRecord};
+pub use state_log::{Replayed, StateLog, StateLogError, StateRecord, TransactionalAppend};
 pub use transaction::{
     DescribedTransaction, EndTransactionRequest, InitProducerRequest, ListTransactionsRequest, ListedTransaction, ListedTransactions,
     MarkerOutcome, ProducerIdAndEpoch, ProducerIdError, ProducerIdSource, TransactionCoordinator, TransactionCoordinatorConfig,

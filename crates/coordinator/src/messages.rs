@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::error::GroupError;
+use crate::transaction::ProducerIdAndEpoch;
 
 /// One way of assigning that a member offers, with its metadata (for consumers: the subscription).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -221,6 +222,22 @@ pub struct CommitRequest {
     pub offsets: Vec<CommitOffset>,
 }
 
+/// The proof that a transaction was asked about at its coordinator, for the first append of the transaction to a partition. Whoever gave it knows
+/// what it means.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub struct WriteGuard(pub u64);
+
+/// TxnOffsetCommit.
+#[derive(Clone, Debug)]
+pub struct TransactionalCommitRequest {
+    /// The group, its member, and the offsets.
+    pub commit: CommitRequest,
+    /// Whose transaction.
+    pub producer: ProducerIdAndEpoch,
+    /// Needed unless the transaction has offsets in the group's partition already.
+    pub guard: Option<WriteGuard>,
+}
+
 /// What became of one committed offset.
 pub type CommitOutcome = (TopicPartition, Result<(), GroupError>);
 
@@ -244,12 +261,19 @@ pub struct CommittedOffset {
     pub leader_epoch: i32,
     /// The client's own text.
     pub metadata: String,
+    /// An open transaction holds a newer one: UNSTABLE_OFFSET_COMMIT (KIP-447).
+    pub is_unstable: bool,
 }
 
 impl CommittedOffset {
     /// What Kafka answers for a partition without a committed offset.
     pub fn none() -> Self {
-        Self { offset: -1, leader_epoch: -1, metadata: String::new() }
+        Self { offset: -1, leader_epoch: -1, metadata: String::new(), is_unstable: false }
+    }
+
+    /// What Kafka answers for a partition whose offset an open transaction holds.
+    pub fn unstable() -> Self {
+        Self { is_unstable: true, ..Self::none() }
     }
 }
 

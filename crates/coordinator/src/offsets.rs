@@ -26,8 +26,8 @@ impl OffsetAndMetadata {
     }
 }
 
-/// The committed offsets of one group, by topic and partition. Offsets of open transactions (KIP-447) will stand beside
-/// them, by producer id, and become visible here when their transaction commits.
+/// The committed offsets of one group, by topic and partition. Those of open transactions stand elsewhere
+/// ([`crate::pending::PendingOffsets`]) and come here when their transaction commits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupOffsets {
     by_topic: BTreeMap<String, BTreeMap<i32, OffsetAndMetadata>>,
@@ -62,7 +62,12 @@ impl GroupOffsets {
     /// What OffsetFetch answers for one partition.
     pub(crate) fn committed(&self, topic: &str, partition: i32) -> CommittedOffset {
         match self.by_topic.get(topic).and_then(|partitions| partitions.get(&partition)) {
-            Some(found) => CommittedOffset { offset: found.offset, leader_epoch: found.leader_epoch, metadata: found.metadata.clone() },
+            Some(found) => CommittedOffset {
+                offset: found.offset,
+                leader_epoch: found.leader_epoch,
+                metadata: found.metadata.clone(),
+                is_unstable: false,
+            },
             None => CommittedOffset::none(),
         }
     }

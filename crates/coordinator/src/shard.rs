@@ -12,6 +12,7 @@
 
 mod admin;
 mod offsets;
+mod transactions;
 
 #[cfg(test)]
 mod tests;
@@ -30,9 +31,11 @@ use crate::messages::{
     SyncRequest, SyncResponse, TopicPartition,
 };
 use crate::offsets::{GroupOffsets, OffsetAndMetadata};
+use crate::pending::PendingOffsets;
 use crate::records::{self, GroupRecord};
-use crate::state_log::{StateLogError, StateRecord};
+use crate::state_log::{StateLogError, StateRecord, TransactionalAppend};
 use crate::timers::Timers;
+use crate::transaction::TxnMarker;
 
 /// Queued operations that a shard takes; more are refused as COORDINATOR_NOT_AVAILABLE, which clients retry.
 const QUEUED_OPS_MAX: usize = 16_384;
@@ -59,6 +62,15 @@ pub(crate) enum Reply {
     Fetch(Result<FetchedOffsets, GroupError>),
     DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
     DeleteGroups(Vec<(String, Result<(), GroupError>)>),
+    Marker(Result<(), GroupError>),
+}
+
+/// One append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum StateWrite {
+    Records(Vec<StateRecord>),
+    Transactional(TransactionalAppend),
+    Marker(TxnMarker),
 }
 
 /// A group by its protocol. Consumer groups (KIP-848) and others become further variants.
@@ -87,6 +99,16 @@ enum Op {
         waiter: WaiterId,
         outcomes: Vec<CommitOutcome>,
     },
+    /// A TxnOffsetCommit that was found valid. An append of its own, as it is of a producer's transaction.
+    TransactionalCommit {
+        group_id: Arc<str>,
+        append: TransactionalAppend,
+        offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+        waiter: WaiterId,
+        outcomes: Vec<CommitOutcome>,
+    },
+    /// The end of a transaction. An append of its own, too.
+    Marker { marker: TxnMarker, waiter: WaiterId },
     /// LeaveGroup's answer, after the record that it may have caused.
     Leave { waiter: WaiterId, members: Vec<LeftMember> },
     /// OffsetFetch with `require_stable`, after the commits before it.
@@ -118,6 +140,7 @@ struct Removal {
 pub(crate) struct Shard {
     config: Arc<GroupCoordinatorConfig>,
     groups: HashMap<Arc<str>, GroupSlot>,
+    pending: PendingOffsets,
     timers: Timers,
     queue: VecDeque<Op>,
     in_flight: Option<Vec<Op>>,
@@ -126,19 +149,30 @@ pub(crate) struct Shard {
 
 impl Shard {
     pub(crate) fn new(config: Arc<GroupCoordinatorConfig>) -> Self {
-        Self { config, groups: HashMap::new(), timers: Timers::default(), queue: VecDeque::new(), in_flight: None, replies: Vec::new() }
+        Self {
+            config,
+            groups: HashMap::new(),
+            pending: PendingOffsets::default(),
+            timers: Timers::default(),
+            queue: VecDeque::new(),
+            in_flight: None,
+            replies: Vec::new(),
+        }
     }
 
     /// Takes in one record of the partition; the answer is the type of a record that is not known here.
     pub(crate) fn replay(&mut self, record: &StateRecord, now_ms: i64) -> Result<Option<i16>, records::WireError> {
         match records::decode(record)? {
             GroupRecord::Offset { group, topic, partition, value: Some(value) } => {
-                self.slot_mut(&group.into(), now_ms).offsets.put(&topic, partition, value);
+                let group_id: Arc<str> = group.into();
+                self.slot_mut(&group_id, now_ms).offsets.put(&topic, partition, value);
+                self.pending.overtaken(&group_id, &TopicPartition { topic, partition });
             }
             GroupRecord::Offset { group, topic, partition, value: None } => {
                 if let Some(slot) = self.groups.get_mut(group.as_str()) {
                     slot.offsets.remove(&topic, partition);
                 }
+                self.pending.forget(&group.into(), &TopicPartition { topic, partition });
             }
             GroupRecord::Group { group, value: Some(metadata) } => {
                 let group_id: Arc<str> = group.into();
@@ -300,12 +334,12 @@ impl Shard {
     }
 
     /// The records of the next append, if there are any and none is under way.
-    pub(crate) fn next_batch(&mut self, now: Now) -> Option<Vec<StateRecord>> {
+    pub(crate) fn next_batch(&mut self, now: Now) -> Option<StateWrite> {
         while self.has_work() {
-            let (records, ops) = self.take_batch(now);
-            if !records.is_empty() {
+            let (write, ops) = self.take_batch(now);
+            if write != StateWrite::Records(Vec::new()) {
                 self.in_flight = Some(ops);
-                return Some(records);
+                return Some(write);
             }
             // Nothing to wait for.
             ops.into_iter().for_each(|op| self.finish(op, Ok(()), now));
@@ -313,21 +347,26 @@ impl Shard {
         None
     }
 
-    fn take_batch(&mut self, now: Now) -> (Vec<StateRecord>, Vec<Op>) {
+    fn take_batch(&mut self, now: Now) -> (StateWrite, Vec<Op>) {
         let mut records: Vec<StateRecord> = Vec::new();
         let mut ops = Vec::new();
         let mut bytes = 0;
         while bytes < BATCH_BYTES_TARGET {
             match self.queue.pop_front() {
                 None => break,
-                Some(op @ Op::Exclusive(_)) if !ops.is_empty() => {
+                Some(op @ (Op::Exclusive(_) | Op::TransactionalCommit { .. } | Op::Marker { .. })) if !ops.is_empty() => {
                     self.queue.push_front(op);
                     break;
                 }
                 Some(Op::Exclusive(op)) => {
                     let (tombstones, removal) = self.work_out(op, now);
-                    return (tombstones, vec![Op::Removal(removal)]);
+                    return (StateWrite::Records(tombstones), vec![Op::Removal(removal)]);
                 }
+                Some(mut op @ Op::TransactionalCommit { .. }) => {
+                    let write = take_transactional(&mut op);
+                    return (write, vec![op]);
+                }
+                Some(op @ Op::Marker { marker, .. }) => return (StateWrite::Marker(marker), vec![op]),
                 Some(mut op) => {
                     let added = take_records(&mut op);
                     ops.push(op);
@@ -336,7 +375,7 @@ impl Shard {
                 }
             }
         }
-        (records, ops)
+        (StateWrite::Records(records), ops)
     }
 
     /// The append of the last batch has ended.
@@ -355,9 +394,10 @@ impl Shard {
             Op::Commit { group_id, offsets, waiter, outcomes, .. } => {
                 if result.is_ok() {
                     let slot = self.slot_mut(&group_id, now.wall_ms);
-                    for (id, value) in offsets {
-                        slot.offsets.put(&id.topic, id.partition, value);
+                    for (id, value) in &offsets {
+                        slot.offsets.put(&id.topic, id.partition, value.clone());
                     }
+                    offsets.iter().for_each(|(id, _)| self.pending.overtaken(&group_id, id));
                 }
                 self.replies.push((waiter, Reply::Commit(result.map(|()| outcomes))));
             }
@@ -366,6 +406,7 @@ impl Shard {
                 let fetched = self.fetch_offsets(&request);
                 self.replies.push((waiter, Reply::Fetch(fetched)));
             }
+            op @ (Op::TransactionalCommit { .. } | Op::Marker { .. }) => self.finish_transactional(op, result, now),
             Op::Exclusive(_) => debug_assert!(false, "an exclusive operation is worked out before it is finished"),
             Op::Removal(removal) => self.finish_removal(removal, result, now),
         }
@@ -381,6 +422,18 @@ fn take_records(op: &mut Op) -> Vec<StateRecord> {
     match op {
         Op::Group { record, .. } => record.take().into_iter().collect(),
         Op::Commit { records, .. } => std::mem::take(records),
-        Op::Leave { .. } | Op::Fetch { .. } | Op::Exclusive(_) | Op::Removal(_) => Vec::new(),
+        Op::Leave { .. } | Op::Fetch { .. } | Op::Exclusive(_) | Op::Removal(_) | Op::TransactionalCommit { .. } | Op::Marker { .. } => {
+            Vec::new()
+        }
+    }
+}
+
+fn take_transactional(op: &mut Op) -> StateWrite {
+    match op {
+        Op::TransactionalCommit { append, .. } => {
+            let records = std::mem::take(&mut append.records);
+            StateWrite::Transactional(TransactionalAppend { records, ..append.clone() })
+        }
+        _ => StateWrite::Records(Vec::new()),
     }
 }

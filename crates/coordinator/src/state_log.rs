@@ -5,6 +5,9 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use thiserror::Error;
 
+use crate::messages::WriteGuard;
+use crate::transaction::{ProducerIdAndEpoch, TxnMarker};
+
 /// One record of the state: the newest value of a key counts, no value deletes the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateRecord {
@@ -19,6 +22,28 @@ impl StateRecord {
     pub fn size_bytes(&self) -> usize {
         self.key.len() + self.value.as_ref().map_or(0, Bytes::len)
     }
+}
+
+/// Records of a producer's transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransactionalAppend {
+    /// Whose.
+    pub producer: ProducerIdAndEpoch,
+    /// The proof that the transaction is open, if it begins in the partition with these.
+    pub guard: Option<WriteGuard>,
+    /// What to append.
+    pub records: Vec<StateRecord>,
+}
+
+/// What a replay finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Replayed {
+    /// A plain record.
+    Record(StateRecord),
+    /// A record of a producer's transaction: it counts once that is committed.
+    Transactional(i64, StateRecord),
+    /// The end of a producer's transaction: committed, or else aborted.
+    Marker(i64, bool),
 }
 
 /// A write or a replay failed.
@@ -39,6 +64,15 @@ pub enum StateLogError {
     /// A record is larger than a batch of the log may be.
     #[error("a record is too large")]
     TooLarge,
+    /// A newer epoch of the producer has been here.
+    #[error("the producer's epoch is not the newest")]
+    InvalidProducerEpoch,
+    /// The transaction is not open in the partition, and the append brings no proof that it is elsewhere.
+    #[error("the transaction is not open in the partition")]
+    InvalidTxnState,
+    /// A newer transaction coordinator has been here.
+    #[error("a newer transaction coordinator has been here")]
+    CoordinatorFenced,
     /// The disk or the bucket failed.
     #[error("storage error: {0}")]
     Storage(String),
@@ -54,6 +88,10 @@ pub enum StateLogError {
 pub trait StateLog: Send + Sync {
     /// Appends `records` to `partition`.
     async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError>;
-    /// The records of `partition`, in pieces.
-    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<StateRecord>, StateLogError>>;
+    /// Appends records of a transaction.
+    async fn append_transactional(&self, partition: i32, append: TransactionalAppend) -> Result<(), StateLogError>;
+    /// Appends the end of a transaction.
+    async fn append_marker(&self, partition: i32, marker: TxnMarker) -> Result<(), StateLogError>;
+    /// What `partition` holds, in pieces.
+    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<Replayed>, StateLogError>>;
 }

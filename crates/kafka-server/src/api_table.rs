@@ -115,7 +115,10 @@ apis! {
     "InitProducerId" InitProducerIdRequest 0..=5 => typed!(InitProducerIdRequest, init_producer_id);
     "OffsetForLeaderEpoch" OffsetForLeaderEpochRequest 2..=4 => typed!(OffsetForLeaderEpochRequest, offset_for_leader_epoch);
     "AddPartitionsToTxn" AddPartitionsToTxnRequest 0..=5 => typed!(AddPartitionsToTxnRequest, add_partitions_to_txn);
+    "AddOffsetsToTxn" AddOffsetsToTxnRequest 0..=4 => typed!(AddOffsetsToTxnRequest, add_offsets_to_txn);
     "EndTxn" EndTxnRequest 0..=5 => typed!(EndTxnRequest, end_txn);
+    "WriteTxnMarkers" WriteTxnMarkersRequest 1..=1 => typed!(WriteTxnMarkersRequest, write_txn_markers);
+    "TxnOffsetCommit" TxnOffsetCommitRequest 0..=5 => typed!(TxnOffsetCommitRequest, txn_offset_commit);
     "DescribeConfigs" DescribeConfigsRequest 1..=4 => typed!(DescribeConfigsRequest, describe_configs);
     "AlterConfigs" AlterConfigsRequest 0..=2 => typed!(AlterConfigsRequest, alter_configs);
     "DescribeLogDirs" DescribeLogDirsRequest 1..=4 => typed!(DescribeLogDirsRequest, describe_log_dirs);
@@ -124,6 +127,9 @@ apis! {
     "IncrementalAlterConfigs" IncrementalAlterConfigsRequest 0..=1 => typed!(IncrementalAlterConfigsRequest, incremental_alter_configs);
     "OffsetDelete" OffsetDeleteRequest 0..=0 => typed!(OffsetDeleteRequest, offset_delete);
     "DescribeCluster" DescribeClusterRequest 0..=2 => typed!(DescribeClusterRequest, describe_cluster);
+    "DescribeProducers" DescribeProducersRequest 0..=0 => typed!(DescribeProducersRequest, describe_producers);
+    "DescribeTransactions" DescribeTransactionsRequest 0..=0 => typed!(DescribeTransactionsRequest, describe_transactions);
+    "ListTransactions" ListTransactionsRequest 0..=2 => typed!(ListTransactionsRequest, list_transactions);
     "ListConfigResources" ListConfigResourcesRequest 0..=1 => typed!(ListConfigResourcesRequest, list_config_resources);
     "DescribeTopicPartitions" DescribeTopicPartitionsRequest 0..=0 => typed!(DescribeTopicPartitionsRequest, describe_topic_partitions);
 }

@@ -12,6 +12,7 @@ use siltstone_replica::ReplicaManager;
 use crate::groups::start_group_coordinator;
 use crate::producer_ids::ProducerIds;
 use crate::transactions::start_transaction_coordinator;
+use crate::txn_markers::ReplicaMarkers;
 
 /// Settings of the Kafka side.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Services {
     pub groups: GroupCoordinator,
     /// The transactional ids of this broker.
     pub transactions: TransactionCoordinator,
+    /// Where the ends of transactions go.
+    pub markers: Arc<ReplicaMarkers>,
     /// Producer ids to give out.
     pub producer_ids: Arc<ProducerIds>,
     /// Settings.
@@ -51,8 +54,9 @@ impl Services {
     pub fn new(config: ServerConfig, metadata: Arc<dyn MetadataApi>, replicas: Arc<ReplicaManager>, env: Env) -> Arc<Self> {
         let groups = start_group_coordinator(&config, Arc::clone(&metadata), Arc::clone(&replicas), env.clone());
         let producer_ids = Arc::new(ProducerIds::new(Arc::clone(&metadata), config.broker_id));
-        let transactions = start_transaction_coordinator(&config, &metadata, &replicas, &producer_ids, &env);
-        Arc::new(Self { metadata, replicas, groups, transactions, producer_ids, config, env })
+        let markers = Arc::new(ReplicaMarkers::new(Arc::clone(&metadata), Arc::clone(&replicas), groups.clone()));
+        let transactions = start_transaction_coordinator(&config, &metadata, &replicas, &markers, &producer_ids, &env);
+        Arc::new(Self { metadata, replicas, groups, transactions, markers, producer_ids, config, env })
     }
 }
 

@@ -89,6 +89,10 @@ pub fn group_error(error: GroupError) -> ResponseError {
         GroupError::FencedInstanceId => ResponseError::FencedInstanceId,
         GroupError::GroupSubscribedToTopic => ResponseError::GroupSubscribedToTopic,
         GroupError::OffsetMetadataTooLarge => ResponseError::OffsetMetadataTooLarge,
+        GroupError::UnstableOffsetCommit => ResponseError::UnstableOffsetCommit,
+        GroupError::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
+        GroupError::InvalidTxnState => ResponseError::InvalidTxnState,
+        GroupError::TransactionCoordinatorFenced => ResponseError::TransactionCoordinatorFenced,
         GroupError::InvalidRequest => ResponseError::InvalidRequest,
         GroupError::UnknownServerError => ResponseError::UnknownServerError,
     }

@@ -24,7 +24,8 @@ pub mod settings;
 pub mod state_log;
 mod topic_lookup;
 pub mod transactions;
-mod txn_markers;
+pub mod txn_markers;
+mod txn_verify;
 
 pub use context::{RequestContext, ServerConfig, Services};
 pub use limits::Limits;

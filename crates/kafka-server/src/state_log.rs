@@ -11,13 +11,16 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use siltstone_common::{Env, TopicIdPartition};
-use siltstone_coordinator::{StateLog, StateLogError, StateRecord};
-use siltstone_log::batch::{BatchError, Compression, batches};
+use siltstone_coordinator::{Replayed, StateLog, StateLogError, StateRecord, TransactionalAppend, TxnMarker};
+use siltstone_log::batch::{BatchError, Compression, NO_SEQUENCE, batches};
+use siltstone_log::producers::{EndTxnMarker, VerificationGuard};
 use siltstone_log::records::{BatchBuilder, inflate, records};
 use siltstone_log::{AppendError, AppendOrigin, LogSlice};
 use siltstone_metadata::{MetadataApi, MetadataError};
 use siltstone_replica::{FetchIsolation, FetchParams, FetchPartition, OffsetSpec, ProducePartition, ReplicaError, ReplicaManager};
 use tokio::sync::Semaphore;
+
+use crate::txn_markers::marker_batch;
 
 /// The topic of groups and offsets.
 pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
@@ -76,14 +79,42 @@ impl TopicLog {
         Ok((id, max_message_bytes.unwrap_or(1_048_588)))
     }
 
-    async fn append_batch(&self, id: TopicIdPartition, batch: BytesMut) -> Result<(), StateLogError> {
-        let parts = vec![ProducePartition { id, records: batch, origin: AppendOrigin::Coordinator }];
+    async fn append_batch(&self, id: TopicIdPartition, batch: BytesMut, origin: AppendOrigin) -> Result<(), StateLogError> {
+        let parts = vec![ProducePartition { id, records: batch, origin }];
         let outcomes = self.replicas.append(-1, self.commit_timeout, parts).await;
         match outcomes.into_iter().next().map(|outcome| outcome.result) {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => Err(state_log_error(error)),
             None => Err(StateLogError::Storage("the append gave no answer".to_owned())),
         }
+    }
+
+    /// Appends records, in as many batches as they need.
+    async fn append_records(
+        &self,
+        partition: i32,
+        records: Vec<StateRecord>,
+        origin: AppendOrigin,
+        builder: impl Fn() -> BatchBuilder + Send,
+    ) -> Result<(), StateLogError> {
+        let (id, batch_bytes_max) = self.partition(partition)?;
+        let now_ms = self.env.clock.now_ms();
+        let mut batch = builder();
+        let mut origin = origin;
+        let mut batch_bytes = 0;
+        for record in &records {
+            let size = record.size_bytes() + RECORD_OVERHEAD_BYTES;
+            if !batch.is_empty() && batch_bytes + size > batch_bytes_max / 2 {
+                let full = std::mem::replace(&mut batch, builder());
+                self.append_batch(id, full.build(), origin).await?;
+                // The first batch has begun the transaction.
+                origin = AppendOrigin::Coordinator;
+                batch_bytes = 0;
+            }
+            batch.record(now_ms, Some(&record.key), record.value.as_deref(), &[]);
+            batch_bytes += size;
+        }
+        if batch.is_empty() { Ok(()) } else { self.append_batch(id, batch.build(), origin).await }
     }
 
     async fn begin_replay(&self, partition: i32) -> Result<Replay<'_>, StateLogError> {
@@ -116,24 +147,23 @@ impl TopicLog {
 #[async_trait]
 impl StateLog for TopicLog {
     async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError> {
-        let (id, batch_bytes_max) = self.partition(partition)?;
-        let now_ms = self.env.clock.now_ms();
-        let mut batch = BatchBuilder::new(Compression::None);
-        let mut batch_bytes = 0;
-        for record in &records {
-            let size = record.size_bytes() + RECORD_OVERHEAD_BYTES;
-            if !batch.is_empty() && batch_bytes + size > batch_bytes_max / 2 {
-                let full = std::mem::replace(&mut batch, BatchBuilder::new(Compression::None));
-                self.append_batch(id, full.build()).await?;
-                batch_bytes = 0;
-            }
-            batch.record(now_ms, Some(&record.key), record.value.as_deref(), &[]);
-            batch_bytes += size;
-        }
-        if batch.is_empty() { Ok(()) } else { self.append_batch(id, batch.build()).await }
+        self.append_records(partition, records, AppendOrigin::Coordinator, || BatchBuilder::new(Compression::None)).await
     }
 
-    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<StateRecord>, StateLogError>> {
+    async fn append_transactional(&self, partition: i32, append: TransactionalAppend) -> Result<(), StateLogError> {
+        let TransactionalAppend { producer, guard, records } = append;
+        let guard = guard.map(|guard| AppendOrigin::VerifiedCoordinator(VerificationGuard::from_value(guard.0)));
+        let builder = || BatchBuilder::new(Compression::None).producer(producer.producer_id, producer.producer_epoch, NO_SEQUENCE, true);
+        self.append_records(partition, records, guard.unwrap_or(AppendOrigin::Coordinator), builder).await
+    }
+
+    async fn append_marker(&self, partition: i32, marker: TxnMarker) -> Result<(), StateLogError> {
+        let (id, _) = self.partition(partition)?;
+        let origin = AppendOrigin::Marker { transaction_version: marker.version.level() };
+        self.append_batch(id, marker_batch(marker, self.env.clock.now_ms()), origin).await
+    }
+
+    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<Replayed>, StateLogError>> {
         let pieces = async move {
             let permit = self.replays.acquire().await;
             let begun = self.begin_replay(partition).await;
@@ -149,7 +179,7 @@ impl StateLog for TopicLog {
 
 impl Replay<'_> {
     /// The next records; `None` at the end.
-    async fn next_piece(&mut self) -> Result<Option<Vec<StateRecord>>, StateLogError> {
+    async fn next_piece(&mut self) -> Result<Option<Vec<Replayed>>, StateLogError> {
         for _ in 0..EMPTY_READS_MAX {
             if self.next_offset >= self.end_offset {
                 return Ok(None);
@@ -184,7 +214,7 @@ impl Replay<'_> {
         }
     }
 
-    fn decode(&mut self, bytes: &[u8]) -> Result<Vec<StateRecord>, BatchError> {
+    fn decode(&mut self, bytes: &[u8]) -> Result<Vec<Replayed>, BatchError> {
         let mut found = Vec::new();
         let first_offset = self.next_offset;
         for item in batches(bytes) {
@@ -196,6 +226,8 @@ impl Replay<'_> {
             };
             self.next_offset = header.next_offset();
             if header.is_control() {
+                let marker = EndTxnMarker::from_batch(&header, batch).filter(|_| header.base_offset >= first_offset);
+                found.extend(marker.map(|marker| Replayed::Marker(header.producer_id, marker.commit)));
                 continue;
             }
             let body = inflate(&header, batch, INFLATED_BATCH_BYTES_MAX)?;
@@ -203,7 +235,11 @@ impl Replay<'_> {
                 let record = record?;
                 let Some(key) = record.key else { continue };
                 if record.offset >= first_offset {
-                    found.push(StateRecord { key: Bytes::copy_from_slice(key), value: record.value.map(Bytes::copy_from_slice) });
+                    let record = StateRecord { key: Bytes::copy_from_slice(key), value: record.value.map(Bytes::copy_from_slice) };
+                    found.push(match header.is_transactional() {
+                        true => Replayed::Transactional(header.producer_id, record),
+                        false => Replayed::Record(record),
+                    });
                 }
             }
         }
@@ -221,6 +257,9 @@ fn state_log_error(error: ReplicaError) -> StateLogError {
         ReplicaError::NotEnoughReplicas | ReplicaError::NotEnoughReplicasAfterAppend => StateLogError::NotEnoughReplicas,
         ReplicaError::TimedOut => StateLogError::TimedOut,
         ReplicaError::Metadata(MetadataError::Unavailable(_)) => StateLogError::TimedOut,
+        ReplicaError::Append(AppendError::InvalidProducerEpoch { .. }) => StateLogError::InvalidProducerEpoch,
+        ReplicaError::Append(AppendError::InvalidTxnState(_)) => StateLogError::InvalidTxnState,
+        ReplicaError::Append(AppendError::CoordinatorFenced { .. }) => StateLogError::CoordinatorFenced,
         ReplicaError::Append(AppendError::MessageTooLarge { .. } | AppendError::RecordListTooLarge { .. }) => StateLogError::TooLarge,
         other @ (ReplicaError::OffsetOutOfRange { .. }
         | ReplicaError::OffsetNotAvailable

@@ -25,14 +25,15 @@ pub fn start_transaction_coordinator(
     config: &ServerConfig,
     metadata: &Arc<dyn MetadataApi>,
     replicas: &Arc<ReplicaManager>,
+    markers: &Arc<ReplicaMarkers>,
     producer_ids: &Arc<ProducerIds>,
     env: &Env,
 ) -> TransactionCoordinator {
     let log = TopicLog::new(TRANSACTION_STATE_TOPIC, Arc::clone(metadata), Arc::clone(replicas), env.clone(), COMMIT_TIMEOUT);
-    let markers = ReplicaMarkers::new(Arc::clone(metadata), Arc::clone(replicas));
+    let markers: Arc<ReplicaMarkers> = Arc::clone(markers);
     let settings = coordinator_config(&config.broker_configs);
     let producer_ids: Arc<ProducerIds> = Arc::clone(producer_ids);
-    let coordinator = TransactionCoordinator::new(settings, env.clone(), Arc::new(log), Arc::new(markers), producer_ids);
+    let coordinator = TransactionCoordinator::new(settings, env.clone(), Arc::new(log), markers, producer_ids);
     let (tasks, broker_id, followed, metadata) = (env.tasks.clone(), config.broker_id, coordinator.clone(), Arc::clone(metadata));
     env.tasks.spawn("transaction-leadership", async move {
         tokio::select! {

@@ -39,7 +39,6 @@ use siltstone_common::TopicIdPartition;
 use siltstone_common::fs::File;
 use tokio::sync::watch;
 
-use crate::batch::BatchHeader;
 use crate::epochs::EpochEntry;
 use crate::manifest::record::Record;
 use crate::producers::{ProducerInfo, VerificationGuard};
@@ -301,10 +300,11 @@ impl PartitionLog {
     }
 
     /// A guard for a transactional batch that would begin a transaction here, to be had before the coordinator is asked and brought with the append;
-    /// `None` if the transaction is open already. `bumps_epoch`: the client speaks transactions version 2 (KIP-890).
-    pub fn begin_verification(&self, header: &BatchHeader, bumps_epoch: bool) -> Option<VerificationGuard> {
+    /// `None` if the transaction is open already. `producer` is id and epoch; `sequence` is the batch's first, -1 without; `bumps_epoch`: the client
+    /// speaks transactions version 2 (KIP-890).
+    pub fn begin_verification(&self, producer: (i64, i16), sequence: i32, bumps_epoch: bool) -> Option<VerificationGuard> {
         let now_ms = self.shared.env.clock.now_ms();
-        self.state.lock().producers.begin_verification(header, bumps_epoch, now_ms)
+        self.state.lock().producers.begin_verification(producer, sequence, bumps_epoch, now_ms)
     }
 
     /// Local segments, oldest first; the last is the active one.

@@ -269,15 +269,22 @@ impl ProducerStates {
     }
 
     /// True if the producer's transaction of this epoch has begun here and not ended.
-    fn has_open_transaction(&self, header: &BatchHeader) -> bool {
-        let entry = self.producers.get(&header.producer_id);
-        entry.is_some_and(|entry| entry.txn_first_offset.is_some() && entry.epoch == header.producer_epoch)
+    fn has_open_transaction(&self, producer_id: i64, epoch: i16) -> bool {
+        let entry = self.producers.get(&producer_id);
+        entry.is_some_and(|entry| entry.txn_first_offset.is_some() && entry.epoch == epoch)
     }
 
     /// A guard for a transactional batch that would begin a transaction here, to be had before the coordinator is asked; `None` if the transaction
-    /// is open already. `bumps_epoch`: the client speaks transactions version 2 (KIP-890).
-    pub fn begin_verification(&mut self, header: &BatchHeader, bumps_epoch: bool, now_ms: i64) -> Option<VerificationGuard> {
-        (!self.has_open_transaction(header)).then(|| self.verifications.begin(header, bumps_epoch, now_ms))
+    /// is open already. `sequence` is the batch's first, -1 without; `bumps_epoch`: the client speaks transactions version 2 (KIP-890).
+    pub fn begin_verification(
+        &mut self,
+        (producer_id, epoch): (i64, i16),
+        sequence: i32,
+        bumps_epoch: bool,
+        now_ms: i64,
+    ) -> Option<VerificationGuard> {
+        let is_open = self.has_open_transaction(producer_id, epoch);
+        (!is_open).then(|| self.verifications.begin((producer_id, epoch), sequence, bumps_epoch, now_ms))
     }
 
     /// Checks that a transactional batch belongs to a transaction that is open here, or that the coordinator was asked about with `guard`.
@@ -285,7 +292,7 @@ impl ProducerStates {
     /// # Errors
     /// [`AppendError::InvalidTxnState`], [`AppendError::OutOfOrderSequence`].
     pub fn check_verified(&self, header: &BatchHeader, guard: Option<VerificationGuard>) -> Result<(), AppendError> {
-        if header.is_transactional() && header.has_producer_id() && !self.has_open_transaction(header) {
+        if header.is_transactional() && header.has_producer_id() && !self.has_open_transaction(header.producer_id, header.producer_epoch) {
             let verified = guard.is_some_and(|guard| self.verifications.is_in_force(header.producer_id, guard));
             if !verified {
                 return Err(AppendError::InvalidTxnState("record was not part of an ongoing transaction"));

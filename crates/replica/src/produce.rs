@@ -7,7 +7,6 @@ use bytes::BytesMut;
 use futures::FutureExt;
 use futures::future::join_all;
 use siltstone_common::TopicIdPartition;
-use siltstone_log::batch::BatchHeader;
 use siltstone_log::producers::{ProducerInfo, VerificationGuard};
 use siltstone_log::{AppendInfo, AppendOrigin, LogOffsets};
 
@@ -100,10 +99,11 @@ impl ReplicaManager {
     pub async fn begin_verification(
         &self,
         id: TopicIdPartition,
-        header: &BatchHeader,
+        producer: (i64, i16),
+        sequence: i32,
         bumps_epoch: bool,
     ) -> Result<Option<VerificationGuard>, ReplicaError> {
-        Ok(self.led(id, -1).await?.log().begin_verification(header, bumps_epoch))
+        Ok(self.led(id, -1).await?.log().begin_verification(producer, sequence, bumps_epoch))
     }
 
     /// The producers that a partition remembers (DescribeProducers).

@@ -17,12 +17,13 @@ use tokio::sync::Semaphore;
 use crate::messages::{CommitOffset, LeavingMember, Protocol};
 use crate::{
     CommitRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator, GroupCoordinatorConfig, GroupError, HeartbeatRequest,
-    JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, StateLog, StateLogError, StateRecord, SyncRequest, TopicPartition,
+    JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, Replayed, StateLog, StateLogError, StateRecord, SyncRequest,
+    TopicPartition, TransactionalAppend, TxnMarker,
 };
 
 /// A log in memory that can be made to fail or to hold appends back.
 struct MemoryLog {
-    records: Mutex<Vec<Vec<StateRecord>>>,
+    records: Mutex<Vec<Vec<Replayed>>>,
     failure: Mutex<Option<StateLogError>>,
     gate: Semaphore,
     appends: Mutex<usize>,
@@ -44,14 +45,7 @@ impl MemoryLog {
         self.gate.add_permits(OPEN);
     }
 
-    fn all(&self) -> usize {
-        self.records.lock().iter().map(Vec::len).sum()
-    }
-}
-
-#[async_trait]
-impl StateLog for MemoryLog {
-    async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError> {
+    async fn extend(&self, partition: i32, records: Vec<Replayed>) -> Result<(), StateLogError> {
         let _permit = self.gate.acquire().await.map_err(|_| StateLogError::NotLeader)?;
         *self.appends.lock() += 1;
         if let Some(error) = self.failure.lock().clone() {
@@ -61,7 +55,27 @@ impl StateLog for MemoryLog {
         Ok(())
     }
 
-    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<StateRecord>, StateLogError>> {
+    fn all(&self) -> usize {
+        self.records.lock().iter().map(Vec::len).sum()
+    }
+}
+
+#[async_trait]
+impl StateLog for MemoryLog {
+    async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError> {
+        self.extend(partition, records.into_iter().map(Replayed::Record).collect()).await
+    }
+
+    async fn append_transactional(&self, partition: i32, append: TransactionalAppend) -> Result<(), StateLogError> {
+        let producer_id = append.producer.producer_id;
+        self.extend(partition, append.records.into_iter().map(|record| Replayed::Transactional(producer_id, record)).collect()).await
+    }
+
+    async fn append_marker(&self, partition: i32, marker: TxnMarker) -> Result<(), StateLogError> {
+        self.extend(partition, vec![Replayed::Marker(marker.producer.producer_id, marker.commit)]).await
+    }
+
+    fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<Replayed>, StateLogError>> {
         if let Some(error) = self.failure.lock().clone() {
             return stream::iter([Err(error)]).boxed();
         }

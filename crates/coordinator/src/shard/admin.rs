@@ -88,6 +88,7 @@ impl Shard {
         let Some((group_id, slot)) = self.groups.get_key_value(group_id) else { return };
         let group_id = group_id.clone();
         removal.offsets.extend(slot.offsets.ids().into_iter().map(|id| (group_id.clone(), id)));
+        removal.offsets.extend(self.pending.of_group(&group_id).into_iter().map(|id| (group_id.clone(), id)));
         self.mark_dead(&group_id, removal);
     }
 
@@ -145,13 +146,15 @@ impl Shard {
             let mut kept = 0;
             for (topic, partition, value) in slot.offsets.iter() {
                 let base = base_timestamp_ms.unwrap_or(value.commit_timestamp_ms);
-                if !group.is_subscribed_to(topic) && value.is_expired(base, now_ms, self.config.offsets_retention_ms) {
-                    removal.offsets.push((group_id.clone(), TopicPartition { topic: topic.to_owned(), partition }));
+                let id = TopicPartition { topic: topic.to_owned(), partition };
+                let is_held = self.pending.is_unstable(group_id, &id);
+                if !is_held && !group.is_subscribed_to(topic) && value.is_expired(base, now_ms, self.config.offsets_retention_ms) {
+                    removal.offsets.push((group_id.clone(), id));
                 } else {
                     kept += 1;
                 }
             }
-            if kept == 0 && is_empty {
+            if kept == 0 && is_empty && !self.pending.has_group(group_id) {
                 dead.push(group_id.clone());
             }
         }
@@ -180,6 +183,7 @@ impl Shard {
                 if let Some(slot) = self.groups.get_mut(group_id) {
                     slot.offsets.remove(&id.topic, id.partition);
                 }
+                self.pending.forget(group_id, id);
             }
         }
         for group_id in &groups {

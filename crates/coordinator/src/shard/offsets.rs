@@ -13,19 +13,7 @@ impl Shard {
         if let Err(error) = self.validate_commit(&request, now) {
             return self.replies.push((waiter, Reply::Commit(Err(error))));
         }
-        let mut outcomes: Vec<CommitOutcome> = Vec::with_capacity(request.offsets.len());
-        let mut offsets: Vec<(TopicPartition, OffsetAndMetadata)> = Vec::with_capacity(request.offsets.len());
-        for commit in request.offsets {
-            // Kafka counts UTF-16 units, as Java does.
-            let too_large =
-                commit.metadata.as_ref().is_some_and(|text| text.encode_utf16().count() > self.config.offset_metadata_max_bytes);
-            if too_large {
-                outcomes.push((commit.id, Err(GroupError::OffsetMetadataTooLarge)));
-                continue;
-            }
-            outcomes.push((commit.id.clone(), Ok(())));
-            offsets.push(offset_to_store(commit, request.retention_time_ms, now.wall_ms));
-        }
+        let (outcomes, offsets) = self.offsets_to_store(request.offsets, request.retention_time_ms, now.wall_ms);
         if offsets.is_empty() {
             return self.replies.push((waiter, Reply::Commit(Ok(outcomes))));
         }
@@ -34,6 +22,29 @@ impl Shard {
         };
         let records = offsets.iter().map(record).collect();
         self.queue.push_back(Op::Commit { group_id: request.group_id.as_str().into(), records, offsets, waiter, outcomes });
+    }
+
+    /// What of a commit can be stored, and what becomes of each offset.
+    pub(super) fn offsets_to_store(
+        &self,
+        commits: Vec<CommitOffset>,
+        retention_time_ms: i64,
+        now_ms: i64,
+    ) -> (Vec<CommitOutcome>, Vec<(TopicPartition, OffsetAndMetadata)>) {
+        let mut outcomes: Vec<CommitOutcome> = Vec::with_capacity(commits.len());
+        let mut offsets: Vec<(TopicPartition, OffsetAndMetadata)> = Vec::with_capacity(commits.len());
+        for commit in commits {
+            // Kafka counts UTF-16 units, as Java does.
+            let too_large =
+                commit.metadata.as_ref().is_some_and(|text| text.encode_utf16().count() > self.config.offset_metadata_max_bytes);
+            if too_large {
+                outcomes.push((commit.id, Err(GroupError::OffsetMetadataTooLarge)));
+                continue;
+            }
+            outcomes.push((commit.id.clone(), Ok(())));
+            offsets.push(offset_to_store(commit, retention_time_ms, now_ms));
+        }
+        (outcomes, offsets)
     }
 
     fn validate_commit(&mut self, request: &CommitRequest, now: Now) -> Result<(), GroupError> {
@@ -56,11 +67,22 @@ impl Shard {
     /// OffsetFetch of what is committed. An unknown group has no offsets.
     pub(crate) fn fetch_offsets(&self, request: &FetchOffsetsRequest) -> Result<FetchedOffsets, GroupError> {
         let slot = self.groups.get(request.group_id.as_str());
-        let committed =
-            |id: &TopicPartition| slot.map_or_else(CommittedOffset::none, |slot| slot.offsets.committed(&id.topic, id.partition));
+        let committed = |id: &TopicPartition| match slot {
+            _ if request.require_stable && self.pending.is_unstable(&request.group_id, id) => CommittedOffset::unstable(),
+            Some(slot) => slot.offsets.committed(&id.topic, id.partition),
+            None => CommittedOffset::none(),
+        };
         let ids = match &request.partitions {
             Some(ids) => ids.clone(),
-            None => slot.map(|slot| slot.offsets.ids()).unwrap_or_default(),
+            None => {
+                let mut ids = slot.map(|slot| slot.offsets.ids()).unwrap_or_default();
+                if request.require_stable {
+                    ids.extend(self.pending.of_group(&request.group_id));
+                    ids.sort_unstable();
+                    ids.dedup();
+                }
+                ids
+            }
         };
         Ok(ids.into_iter().map(|id| (id.clone(), committed(&id))).collect())
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Now, Reply, Shard};
+use super::{Now, Reply, Shard, StateWrite};
 use crate::classic::{ClassicGroup, WaiterId};
 use crate::config::GroupCoordinatorConfig;
 use crate::error::GroupError;
@@ -36,6 +36,14 @@ struct World {
     last_waiter: WaiterId,
     /// What appends end with; with `None` they go on for ever.
     append: Option<Result<(), StateLogError>>,
+}
+
+/// The plain records of an append.
+fn written(write: StateWrite) -> Vec<StateRecord> {
+    match write {
+        StateWrite::Records(records) => records,
+        StateWrite::Transactional(_) | StateWrite::Marker(_) => Vec::new(),
+    }
 }
 
 impl World {
@@ -76,12 +84,12 @@ impl World {
             match (batch, self.append.clone()) {
                 (Some(records), Some(result)) => {
                     if result.is_ok() {
-                        self.log.extend(records);
+                        self.log.extend(written(records));
                     }
                     self.shard.on_appended(&result, self.now());
                 }
                 // Held back: the test ends it.
-                (Some(records), None) => self.held = records,
+                (Some(records), None) => self.held = written(records),
                 (None, _) => break,
             }
         }

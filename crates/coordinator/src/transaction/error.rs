@@ -61,7 +61,11 @@ impl From<&StateLogError> for TransactionError {
         match error {
             StateLogError::UnknownPartition | StateLogError::NotEnoughReplicas | StateLogError::TimedOut => Self::CoordinatorNotAvailable,
             StateLogError::NotLeader | StateLogError::Storage(_) => Self::NotCoordinator,
-            StateLogError::TooLarge => Self::UnknownServerError,
+            // Producers have no say in the state of transactional ids.
+            StateLogError::TooLarge
+            | StateLogError::InvalidProducerEpoch
+            | StateLogError::InvalidTxnState
+            | StateLogError::CoordinatorFenced => Self::UnknownServerError,
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::messages::TopicPartition;
 use crate::shard::Now;
-use crate::state_log::{StateLog, StateLogError};
+use crate::state_log::{Replayed, StateLog, StateLogError};
 use crate::transaction::config::TransactionCoordinatorConfig;
 use crate::transaction::error::TransactionError;
 use crate::transaction::ports::{MarkerOutcome, TxnMarkerLog};
@@ -172,8 +172,10 @@ impl Partition {
         let mut records = self.shared.log.replay(self.index);
         let (mut read, mut skipped) = (0u64, 0u64);
         while let Some(piece) = records.next().await {
-            for record in piece? {
+            for item in piece? {
                 read += 1;
+                // Nobody writes transactional ids within transactions.
+                let Replayed::Record(record) = item else { continue };
                 match shard.replay(&record) {
                     Ok(None) => {}
                     Ok(Some(kind)) => {

@@ -214,8 +214,31 @@ pub(super) static SKELETONS: &[Skeleton] = &[
             until(3, array(&[field(STR), field(list(&I32))])),
         ],
     },
+    // AddOffsetsToTxn
+    Skeleton { key: 25, flexible_from: 3, fields: &[field(STR), field(I64), field(I16), field(STR)] },
     // EndTxn
     Skeleton { key: 26, flexible_from: 3, fields: &[field(STR), field(I64), field(I16), field(I8)] },
+    // WriteTxnMarkers
+    Skeleton {
+        key: 27,
+        flexible_from: 1,
+        fields: &[field(array(&[field(I64), field(I16), field(I8), field(array(&[field(STR), field(list(&I32))])), field(I32)]))],
+    },
+    // TxnOffsetCommit
+    Skeleton {
+        key: 28,
+        flexible_from: 3,
+        fields: &[
+            field(STR),
+            field(STR),
+            field(I64),
+            field(I16),
+            since(3, I32),
+            since(3, STR),
+            since(3, STR),
+            field(array(&[field(STR), field(array(&[field(I32), field(I64), since(2, I32), field(STR)]))])),
+        ],
+    },
     // DescribeConfigs
     Skeleton {
         key: 32,
@@ -248,6 +271,12 @@ pub(super) static SKELETONS: &[Skeleton] = &[
     Skeleton { key: 47, flexible_from: NEVER, fields: &[field(STR), field(array(&[field(STR), field(array(&[field(I32)]))]))] },
     // DescribeCluster
     Skeleton { key: 60, flexible_from: 0, fields: &[field(I8), since(1, I8), since(2, I8)] },
+    // DescribeProducers
+    Skeleton { key: 61, flexible_from: 0, fields: &[field(array(&[field(STR), field(list(&I32))]))] },
+    // DescribeTransactions
+    Skeleton { key: 65, flexible_from: 0, fields: &[field(list(&STR))] },
+    // ListTransactions
+    Skeleton { key: 66, flexible_from: 0, fields: &[field(list(&STR)), field(list(&I64)), since(1, I64), since(2, STR)] },
     // ListConfigResources
     Skeleton { key: 74, flexible_from: 0, fields: &[since(1, list(&I8))] },
     // DescribeTopicPartitions

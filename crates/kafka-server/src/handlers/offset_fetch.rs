@@ -64,11 +64,11 @@ fn topics(fetched: Fetched, error_code: i16) -> Vec<OffsetFetchResponseTopic> {
     let topics = by_topic(fetched).into_iter().map(|(topic, offsets)| {
         let partitions = offsets.into_iter().map(|(partition, committed)| {
             OffsetFetchResponsePartition::default()
+                .with_error_code(if error_code == 0 { stability_code(&committed) } else { error_code })
                 .with_partition_index(partition)
                 .with_committed_offset(committed.offset)
                 .with_committed_leader_epoch(committed.leader_epoch)
                 .with_metadata(Some(text(committed.metadata)))
-                .with_error_code(error_code)
         });
         OffsetFetchResponseTopic::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
     });
@@ -84,6 +84,7 @@ fn group_answer(group_id: GroupId, fetched: Result<Fetched, ResponseError>) -> O
     let topics = by_topic(fetched).into_iter().map(|(topic, offsets)| {
         let partitions = offsets.into_iter().map(|(partition, committed)| {
             OffsetFetchResponsePartitions::default()
+                .with_error_code(stability_code(&committed))
                 .with_partition_index(partition)
                 .with_committed_offset(committed.offset)
                 .with_committed_leader_epoch(committed.leader_epoch)
@@ -92,6 +93,11 @@ fn group_answer(group_id: GroupId, fetched: Result<Fetched, ResponseError>) -> O
         OffsetFetchResponseTopics::default().with_name(topic_name(&topic)).with_partitions(partitions.collect())
     });
     answer.with_topics(topics.collect())
+}
+
+/// An offset that an open transaction holds must be asked for again (KIP-447).
+fn stability_code(committed: &CommittedOffset) -> i16 {
+    if committed.is_unstable { ResponseError::UnstableOffsetCommit.code() } else { 0 }
 }
 
 /// Runs of one topic, in the order in which they came.

@@ -314,7 +314,8 @@ fn in_transaction(log: &PartitionLog, producer_id: i64, sequence: i32, key: &str
     let mut builder = BatchBuilder::new(Compression::None).producer(producer_id, 0, sequence, true);
     builder.record(now_ms(log), Some(key.as_bytes()), Some(b"in a transaction"), &[]);
     let batch = builder.build();
-    let guard = log.begin_verification(&BatchHeader::parse(&batch).unwrap(), false);
+    let header = BatchHeader::parse(&batch).unwrap();
+    let guard = log.begin_verification((header.producer_id, header.producer_epoch), header.base_sequence, false);
     let origin = guard.map_or(AppendOrigin::Client, AppendOrigin::VerifiedClient);
     log.append_as_leader(batch, 1, origin).unwrap().first_offset
 }

@@ -14,6 +14,18 @@ use crate::error::AppendError;
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VerificationGuard(u64);
 
+impl VerificationGuard {
+    /// As a number, for those who only carry it.
+    pub fn value(self) -> u64 {
+        self.0
+    }
+
+    /// From [`VerificationGuard::value`]. A number that was made up is not in force.
+    pub fn from_value(value: u64) -> Self {
+        Self(value)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     guard: VerificationGuard,
@@ -34,10 +46,9 @@ pub(super) struct Verifications {
 
 impl Verifications {
     /// The guard for a batch that may begin a transaction.
-    pub(super) fn begin(&mut self, header: &BatchHeader, bumps_epoch: bool, now_ms: i64) -> VerificationGuard {
-        let (epoch, sequence) = (header.producer_epoch, header.base_sequence);
+    pub(super) fn begin(&mut self, (producer_id, epoch): (i64, i16), sequence: i32, bumps_epoch: bool, now_ms: i64) -> VerificationGuard {
         let last_guard = &mut self.last_guard;
-        let entry = self.entries.entry(header.producer_id).or_insert_with(|| {
+        let entry = self.entries.entry(producer_id).or_insert_with(|| {
             *last_guard += 1;
             Entry { guard: VerificationGuard(*last_guard), epoch, lowest_sequence: sequence, bumps_epoch, begun_ms: now_ms }
         });

@@ -408,7 +408,11 @@ fn append(partition: &mut Partition, log: &PartitionLog, env: &Env, rng: &SmallE
         (kind, _) => {
             let batch = data_batch(kind, &state, now_ms, rng);
             let header = BatchHeader::parse(&batch).unwrap();
-            let guard = if header.is_transactional() { log.begin_verification(&header, false) } else { None };
+            let guard = if header.is_transactional() {
+                log.begin_verification((header.producer_id, header.producer_epoch), header.base_sequence, false)
+            } else {
+                None
+            };
             (batch, guard.map_or(AppendOrigin::Client, AppendOrigin::VerifiedClient))
         }
     };

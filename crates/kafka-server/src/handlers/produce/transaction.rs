@@ -2,7 +2,6 @@
 //! the transaction (version 11 and below), or told that it does (transactions version 2). KIP-890.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::StrBytes;
@@ -12,18 +11,14 @@ use siltstone_log::batch::BatchHeader;
 use siltstone_log::producers::VerificationGuard;
 use siltstone_replica::ProducePartition;
 
-use super::Produce;
-use super::refuse;
-use crate::context::Services;
+use super::{Produce, refuse};
 use crate::error_codes::transaction_error;
+use crate::txn_verify;
 
 /// First version whose clients know TRANSACTION_ABORTABLE.
 const ABORTABLE_FROM: i16 = 11;
 /// First version of transactions version 2: partitions join the transaction by being produced to.
 const TRANSACTIONS_V2_FROM: i16 = 12;
-/// `add.partitions.to.txn.retry.backoff.ms` and `.max.ms`: the transaction before may still be ending.
-const RETRY_PAUSE: Duration = Duration::from_millis(20);
-const RETRIES_MAX: u32 = 5;
 
 /// A partition whose transaction must be asked for.
 struct Question {
@@ -55,7 +50,8 @@ impl Produce {
             let producer = ProducerIdAndEpoch { producer_id, producer_epoch };
             let who = TxnProducer { transactional_id: transactional_id.to_owned(), producer };
             let partitions: Vec<TopicPartition> = questions.iter().map(|question| question.partition.clone()).collect();
-            let answers = ask(&self.handlers.services, self.version, who, partitions).await;
+            let version = if self.version < TRANSACTIONS_V2_FROM { TransactionVersion::V1 } else { TransactionVersion::V2 };
+            let answers = txn_verify::verify(&self.handlers.services, version, who, partitions).await;
             for (question, answer) in questions.into_iter().zip(answers) {
                 match answer {
                     Ok(()) => parts[question.at].origin = AppendOrigin::VerifiedClient(question.guard),
@@ -76,7 +72,8 @@ impl Produce {
         let mut questions = Vec::new();
         for (at, (part, header)) in parts.iter().zip(headers).enumerate() {
             let Some(header) = header else { continue };
-            match self.handlers.services.replicas.begin_verification(part.id, header, bumps_epoch).await {
+            let producer = (header.producer_id, header.producer_epoch);
+            match self.handlers.services.replicas.begin_verification(part.id, producer, header.base_sequence, bumps_epoch).await {
                 Ok(None) => {}
                 Ok(Some(guard)) => {
                     let topic = image.topic_by_id(part.id.topic_id).map(|topic| topic.name.clone()).unwrap_or_default();
@@ -107,25 +104,6 @@ impl Produce {
         let mut kept = refused.iter();
         self.appended.retain(|_| kept.next() == Some(&false));
         parts.into_iter().zip(refused).filter(|(_, refused)| !**refused).map(|(part, _)| part).collect()
-    }
-}
-
-/// Asks or tells the coordinator: an answer per partition.
-async fn ask(services: &Services, version: i16, who: TxnProducer, partitions: Vec<TopicPartition>) -> Vec<Result<(), TransactionError>> {
-    let count = partitions.len();
-    if version < TRANSACTIONS_V2_FROM {
-        let verified = services.transactions.verify_partitions(&who, &partitions);
-        return verified.unwrap_or_else(|error| vec![Err(error); count]);
-    }
-    let mut retries = 0;
-    loop {
-        match services.transactions.add_partitions(who.clone(), partitions.clone(), TransactionVersion::V2).await {
-            Err(TransactionError::ConcurrentTransactions) if retries < RETRIES_MAX => {
-                retries += 1;
-                services.env.clock.sleep(RETRY_PAUSE).await;
-            }
-            result => return vec![result; count],
-        }
     }
 }
 

@@ -1,0 +1,44 @@
+//! DescribeProducers: who writes to a partition, and which transactions are open there.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
+use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId, TopicName};
+use siltstone_log::producers::ProducerInfo;
+
+use crate::context::RequestContext;
+use crate::error_codes::replica_error;
+use crate::topic_lookup::{by_name, is_valid_name};
+
+pub(crate) async fn handle(ctx: &RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+        for index in topic.partition_indexes {
+            let answer = PartitionResponse::default().with_partition_index(index);
+            partitions.push(match producers(ctx, &topic.name, index).await {
+                Ok(producers) => answer.with_active_producers(producers.iter().map(state).collect()),
+                Err(error) => answer.with_error_code(error.code()),
+            });
+        }
+        topics.push(TopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    DescribeProducersResponse::default().with_topics(topics)
+}
+
+async fn producers(ctx: &RequestContext, topic: &TopicName, index: i32) -> Result<Vec<ProducerInfo>, ResponseError> {
+    if !is_valid_name(topic) {
+        return Err(ResponseError::InvalidTopicException);
+    }
+    let id = by_name(&ctx.services.metadata.image(), topic, index)?;
+    ctx.services.replicas.active_producers(id).await.map_err(|error| replica_error(&error))
+}
+
+fn state(producer: &ProducerInfo) -> ProducerState {
+    ProducerState::default()
+        .with_producer_id(ProducerId(producer.producer_id))
+        .with_producer_epoch(i32::from(producer.producer_epoch))
+        .with_last_sequence(producer.last_sequence)
+        .with_last_timestamp(producer.last_timestamp_ms)
+        .with_coordinator_epoch(producer.coordinator_epoch)
+        .with_current_txn_start_offset(producer.current_txn_start_offset.unwrap_or(-1))
+}

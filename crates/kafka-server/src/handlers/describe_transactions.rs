@@ -1,0 +1,38 @@
+//! DescribeTransactions: the state of transactional ids whose coordinator this broker is.
+
+use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
+use kafka_protocol::messages::{DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId};
+use siltstone_coordinator::DescribedTransaction;
+
+use crate::context::RequestContext;
+use crate::error_codes::transaction_error;
+use crate::topic_lookup::{text, topic_name};
+
+pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
+    let states = request.transactional_ids.into_iter().map(|transactional_id| {
+        let described = ctx.services.transactions.describe(&transactional_id);
+        let answer = TransactionState::default().with_transactional_id(transactional_id);
+        match described {
+            Ok(transaction) => fill(answer, transaction),
+            Err(error) => answer.with_error_code(transaction_error(error).code()),
+        }
+    });
+    DescribeTransactionsResponse::default().with_transaction_states(states.collect())
+}
+
+fn fill(answer: TransactionState, transaction: DescribedTransaction) -> TransactionState {
+    let mut topics: Vec<TopicData> = Vec::new();
+    for id in transaction.partitions {
+        match topics.last_mut() {
+            Some(topic) if *topic.topic == *id.topic => topic.partitions.push(id.partition),
+            _ => topics.push(TopicData::default().with_topic(topic_name(&id.topic)).with_partitions(vec![id.partition])),
+        }
+    }
+    answer
+        .with_transaction_state(text(transaction.state))
+        .with_transaction_timeout_ms(transaction.timeout_ms)
+        .with_transaction_start_time_ms(transaction.start_timestamp_ms)
+        .with_producer_id(ProducerId(transaction.producer.producer_id))
+        .with_producer_epoch(transaction.producer.producer_epoch)
+        .with_topics(topics)
+}

@@ -1,0 +1,40 @@
+//! WriteTxnMarkers: ends transactions in their partitions. Brokers send it to each other; kafka-transactions.sh sends it to abort what hangs.
+
+use kafka_protocol::messages::write_txn_markers_response::{
+    WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
+};
+use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
+use siltstone_coordinator::{ProducerIdAndEpoch, TopicPartition, TransactionVersion, TxnMarker};
+
+use crate::context::RequestContext;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+    let mut results = Vec::with_capacity(request.markers.len());
+    for marker in request.markers {
+        let producer = ProducerIdAndEpoch { producer_id: marker.producer_id.0, producer_epoch: marker.producer_epoch };
+        let end = TxnMarker {
+            producer,
+            coordinator_epoch: marker.coordinator_epoch,
+            commit: marker.transaction_result,
+            // Version 1 of the request does not tell: the lenient rule holds.
+            version: TransactionVersion::V1,
+        };
+        let of_topic = marker.topics.iter().flat_map(|topic| {
+            let name = topic.name.0.to_string();
+            topic.partition_indexes.iter().map(move |index| TopicPartition { topic: name.clone(), partition: *index })
+        });
+        let partitions: Vec<TopicPartition> = of_topic.collect();
+        let mut codes = ctx.services.markers.append(end, &partitions).await.into_iter();
+        let topics = marker.topics.into_iter().map(|topic| {
+            let partitions = topic.partition_indexes.iter().map(|index| {
+                let code = codes.next().and_then(Result::err).map_or(0, |code| code.code());
+                WritableTxnMarkerPartitionResult::default().with_partition_index(*index).with_error_code(code)
+            });
+            let partitions = partitions.collect();
+            WritableTxnMarkerTopicResult::default().with_name(topic.name).with_partitions(partitions)
+        });
+        let topics = topics.collect();
+        results.push(WritableTxnMarkerResult::default().with_producer_id(marker.producer_id).with_topics(topics));
+    }
+    WriteTxnMarkersResponse::default().with_markers(results)
+}
