@@ -36,7 +36,7 @@ run_suite() {
 }
 
 [ $# -gt 0 ] || set -- fast
-[ "$*" != all ] || set -- smoke java-tools librdkafka kafka-python rust-rdkafka rskafka
+[ "$*" != all ] || set -- smoke java-tools librdkafka kafka-python rust-rdkafka rskafka franz-go
 status=0
 for suite in "$@"; do
   (run_suite "$suite") || status=1
