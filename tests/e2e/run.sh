@@ -12,4 +12,5 @@ if ! command -v kcat >/dev/null; then
   fi
 fi
 python=$("$here/setup.sh")
-exec timeout -k 10 1500 "$python" -m pytest -q -p no:cacheprovider "$@"
+# Tests marked slow (systems of several JVMs) run when asked for: run.sh -m slow.
+exec timeout -k 10 1500 "$python" -m pytest -q -p no:cacheprovider -m "not slow" "$@"
