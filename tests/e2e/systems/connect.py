@@ -19,7 +19,7 @@ class Worker:
             "offset.storage.topic": "connect-offsets", "offset.storage.replication.factor": 1, "offset.storage.partitions": 5,
             "config.storage.topic": "connect-configs", "config.storage.replication.factor": 1,
             "status.storage.topic": "connect-status", "status.storage.replication.factor": 1,
-            "offset.flush.interval.ms": 1000, "session.timeout.ms": 10000, "scheduled.rebalance.max.delay.ms": 0,
+            "plugin.discovery": "service_load", "offset.flush.interval.ms": 1000, "session.timeout.ms": 10000, "scheduled.rebalance.max.delay.ms": 0,
             **{name.replace("_", "."): value for name, value in more.items()},
         }
         self.properties = root / "worker.properties"

@@ -1,7 +1,10 @@
 """Java programs beside a broker: Apache Kafka's own jars, or one source file run over them."""
 
+import fcntl
+import hashlib
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +19,22 @@ def kafka_home():
     return subprocess.run([COMPAT / "kafka.sh", "home"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
 
 
+def maven_jars(name):
+    """The jars that NAME/pom.xml lists and needs, in the cache; fetched when missing."""
+    pom = pathlib.Path(__file__).parent / name / "pom.xml"
+    cache = pathlib.Path(os.environ.get("SILTSTONE_CACHE") or pathlib.Path.home() / ".cache/siltstone")
+    jars = cache / f"{name}-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    with open(f"{jars}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not jars.exists():
+            unfinished = jars.with_suffix(".part")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            subprocess.run(["mvn", "-q", "-B", "-f", pom, "dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={unfinished}"], check=True)
+            unfinished.rename(jars)
+    return jars
+
+
 def free_port():
     """A port that was free a moment ago, for programs that cannot take port 0."""
     with socket.socket() as probe:
@@ -24,12 +43,12 @@ def free_port():
 
 
 class Java:
-    """One JVM; `program` is a class of Kafka's jars or a .java file. Output goes to a file under `root`."""
+    """One JVM; `program` is a class of `jars` (Kafka's unless told) or a .java file. Output goes to a file under `root`."""
 
-    def __init__(self, root, program, *arguments, heap="256m"):
+    def __init__(self, root, program, *arguments, heap="256m", jars=None, options=()):
         self.log_file = pathlib.Path(root) / f"{pathlib.Path(program).stem}.{os.urandom(3).hex()}.log"
         command = ["java", f"-Xmx{heap}", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={COMPAT / 'kafka/log4j2.yaml'}",
-                   "-cp", f"{kafka_home()}/libs/*", program, *map(str, arguments)]
+                   *options, "-cp", f"{jars or kafka_home() + '/libs'}/*", program, *map(str, arguments)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log_file.open("wb"), stderr=subprocess.STDOUT)
 
     def log(self):
