@@ -47,8 +47,9 @@ class Java:
 
     def __init__(self, root, program, *arguments, heap="256m", jars=None, options=()):
         self.log_file = pathlib.Path(root) / f"{pathlib.Path(program).stem}.{os.urandom(3).hex()}.log"
-        command = ["java", f"-Xmx{heap}", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={COMPAT / 'kafka/log4j2.yaml'}",
-                   *options, "-cp", f"{jars or kafka_home() + '/libs'}/*", program, *map(str, arguments)]
+        logs = [] if jars else [f"-Dlog4j2.configurationFile={COMPAT / 'kafka/log4j2.yaml'}"]
+        command = ["java", f"-Xmx{heap}", "-XX:TieredStopAtLevel=1", *logs, *options]
+        command += ["-cp", f"{jars or kafka_home() + '/libs'}/*", program, *map(str, arguments)]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log_file.open("wb"), stderr=subprocess.STDOUT)
 
     def log(self):
