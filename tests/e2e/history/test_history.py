@@ -10,6 +10,7 @@ from checker import check
 from clients import create_topic
 from workload import Run
 
+pytestmark = pytest.mark.slow
 SECONDS = float(os.environ.get("HISTORY_SECONDS", "20"))
 SEED = int(os.environ.get("HISTORY_SEED", "1"))
 
