@@ -96,8 +96,8 @@ fn elect(coordinator: &GroupCoordinator, image: &MetadataImage, broker_id: i32) 
     }
 }
 
-/// Makes `__consumer_offsets` if there is none, as Kafka does at the first FindCoordinator: with as many replicas as brokers are up, if
-/// `offsets.topic.replication.factor` asks for more.
+/// Makes `__consumer_offsets` if there is none, as Kafka does at the first FindCoordinator: with one replica each, which is what brokers
+/// keep until they copy from each other, whatever `offsets.topic.replication.factor` asks for.
 ///
 /// # Errors
 /// What the metadata service says.
@@ -107,8 +107,6 @@ pub(crate) async fn ensure_topic(ctx: &RequestContext) -> Result<(), MetadataErr
     if image.topic(GROUP_METADATA_TOPIC).is_some() {
         return Ok(());
     }
-    let live = image.brokers.values().filter(|broker| !broker.fenced).count().max(1);
-    let wanted = services.broker_setting("offsets.topic.replication.factor").unwrap_or(3i16);
     let segment_bytes = services.broker_setting("offsets.topic.segment.bytes").unwrap_or(104_857_600i32);
     let configs = [
         ("cleanup.policy", "compact".to_owned()),
@@ -118,7 +116,7 @@ pub(crate) async fn ensure_topic(ctx: &RequestContext) -> Result<(), MetadataErr
     let topic = CreateTopic {
         name: GROUP_METADATA_TOPIC.to_owned(),
         partitions: services.broker_setting("offsets.topic.num.partitions").unwrap_or(50),
-        replication_factor: wanted.min(i16::try_from(live).unwrap_or(i16::MAX)),
+        replication_factor: 1,
         configs: configs.map(|(name, value)| (name.to_owned(), value)).into(),
         ..CreateTopic::default()
     };

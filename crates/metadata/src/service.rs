@@ -47,6 +47,9 @@ pub struct MetadataServiceConfig {
     pub index_objects: Option<Arc<dyn IndexObjects>>,
     /// Newest rows of a partition that stay in the store.
     pub segment_rows_kept: u64,
+    /// Most replicas that a new partition may have. One, as long as brokers do not fetch from each other: a replica that gets nothing
+    /// must not count as a copy.
+    pub replicas_max: usize,
 }
 
 impl Default for MetadataServiceConfig {
@@ -56,6 +59,7 @@ impl Default for MetadataServiceConfig {
             broker_session_timeout: Duration::from_secs(9),
             index_objects: None,
             segment_rows_kept: 1000,
+            replicas_max: 1,
         }
     }
 }
@@ -165,7 +169,7 @@ impl Inner {
     async fn change<T>(&self, decide: impl FnOnce(View<'_>, &Env) -> Result<Decision<T>, MetadataError>) -> Result<T, MetadataError> {
         let _writer = self.writer.lock().await;
         let before = self.deltas.image();
-        let view = View { image: &before, static_configs: &self.config.static_broker_configs };
+        let view = View { image: &before, static_configs: &self.config.static_broker_configs, replicas_max: self.config.replicas_max };
         let Decision { changes, answer } = decide(view, &self.env)?;
         self.write(&before, &changes).await?;
         Ok(answer)

@@ -68,7 +68,7 @@ pub(crate) fn repair(view: View<'_>) -> Decision<()> {
     let fenced: Vec<i32> = view.image.brokers.values().filter(|broker| broker.fenced).map(|broker| broker.id).collect();
     let mut image = view.image.clone();
     for leaving in fenced.into_iter().map(Some).chain([None]) {
-        let now = View { image: &image, static_configs: view.static_configs };
+        let now = View { image: &image, ..view };
         let cause = Cause { active: &active, unclean: None, leaving };
         let step = match leaving {
             Some(id) => settle_all(now, cause, |p| p.leader == id || p.isr.contains(&id)),

@@ -47,6 +47,8 @@ pub(crate) struct View<'a> {
     pub(crate) image: &'a MetadataImage,
     /// Broker settings that no one changed while running.
     pub(crate) static_configs: &'a BTreeMap<String, String>,
+    /// Most replicas that a new partition may have: what the brokers can keep.
+    pub(crate) replicas_max: usize,
 }
 
 impl View<'_> {

@@ -56,7 +56,7 @@ pub(crate) fn alter_configs(
 fn clear_elrs(view: View<'_>, configs: &BTreeMap<String, String>) -> Vec<ImageChange> {
     let mut image = MetadataImage { topics: view.image.topics.clone(), ..MetadataImage::default() };
     image.broker_configs.insert(String::new(), configs.clone());
-    let after = View { image: &image, static_configs: view.static_configs };
+    let after = View { image: &image, ..view };
     let mut topics: Vec<_> = image.topics.values().collect();
     topics.sort_unstable_by_key(|topic| topic.id);
     topics.into_iter().filter_map(|topic| clear_elr(topic, after.min_insync_replicas(&topic.configs))).collect()

@@ -59,7 +59,7 @@ struct Model {
 
 impl Model {
     fn view(&self) -> View<'_> {
-        View { image: &self.image, static_configs: &self.static_configs }
+        View { image: &self.image, static_configs: &self.static_configs, replicas_max: 5 }
     }
 
     fn topic(&self, index: usize) -> Option<TopicId> {

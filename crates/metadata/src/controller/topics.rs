@@ -139,6 +139,15 @@ fn check_assignment(view: View<'_>, index: i32, replicas: &[i32], replication_fa
 }
 
 fn new_partition(view: View<'_>, index: usize, replicas: Vec<i32>) -> Result<PartitionImage, MetadataError> {
+    if replicas.len() > view.replicas_max {
+        return Err(MetadataError::InvalidReplicationFactor(format!(
+            "Unable to replicate the partition {} time(s): brokers of this cluster keep {} replica(s) of a partition, as they do not copy from \
+             each other yet. Use a replication factor of {}; what is sealed is kept by the object store.",
+            replicas.len(),
+            view.replicas_max,
+            view.replicas_max
+        )));
+    }
     let isr: Vec<i32> = replicas.iter().copied().filter(|broker| view.is_active(*broker)).collect();
     if isr.is_empty() {
         return Err(MetadataError::InvalidReplicationFactor(format!(

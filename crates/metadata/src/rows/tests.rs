@@ -13,7 +13,13 @@ use crate::store::{MemoryStore, MetadataStore, Range, Txn, Write};
 const GOLDEN: &str = include_str!("rows-v1.golden");
 
 async fn open(store: &MemoryStore, env: &Env) -> Arc<MetadataService> {
-    MetadataService::open(Arc::new(store.clone()), MetadataServiceConfig::default(), env.clone()).await.unwrap()
+    MetadataService::open(
+        Arc::new(store.clone()),
+        MetadataServiceConfig { replicas_max: 2, ..MetadataServiceConfig::default() },
+        env.clone(),
+    )
+    .await
+    .unwrap()
 }
 
 fn segment(id: TopicIdPartition, base_offset: i64, deadline_ms: i64) -> SegmentRow {

@@ -19,7 +19,7 @@ fn topic(name: &str, partitions: i32) -> CreateTopic {
 }
 
 async fn open(store: Arc<dyn MetadataStore>) -> Arc<MetadataService> {
-    MetadataService::open(store, MetadataServiceConfig::default(), Env::system()).await.unwrap()
+    MetadataService::open(store, replicating(), Env::system()).await.unwrap()
 }
 
 async fn with_broker(store: Arc<dyn MetadataStore>) -> (Arc<MetadataService>, i64) {
@@ -186,6 +186,11 @@ fn same(left: &MetadataImage, right: &MetadataImage) -> bool {
         == (&right.cluster_id, &right.brokers, &right.topics, &right.topic_ids, &right.broker_configs, &right.group_configs)
 }
 
+/// Brokers that keep replicas, which the controller is made for.
+fn replicating() -> MetadataServiceConfig {
+    MetadataServiceConfig { replicas_max: 3, ..MetadataServiceConfig::default() }
+}
+
 /// Everything a small cluster does, up to the first failure.
 async fn scenario(service: &MetadataService) -> Result<(), MetadataError> {
     for id in [1, 2] {
@@ -209,7 +214,7 @@ async fn dying_at_any_transaction_leaves_a_store_that_opens_to_a_whole_image() {
         for last_one_happens in [false, true] {
             let inner = MemoryStore::new(Env::system());
             let store = Arc::new(DyingStore { inner: inner.clone(), left: AtomicUsize::new(left), last_one_happens });
-            let Ok(service) = MetadataService::open(store, MetadataServiceConfig::default(), Env::system()).await else { continue };
+            let Ok(service) = MetadataService::open(store, replicating(), Env::system()).await else { continue };
             ended = scenario(&service).await.is_ok();
             // What was written shows in the image in the end, though its caller got an error.
             let again = open(Arc::new(inner)).await;
@@ -259,7 +264,7 @@ async fn a_damaged_store_is_refused_with_a_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_without_heartbeats_is_fenced_and_one_with_heartbeats_is_not() {
     let env = Env::simulated(1, Arc::new(RealFs));
-    let service = MetadataService::open(Arc::new(MemoryStore::new(env.clone())), MetadataServiceConfig::default(), env).await.unwrap();
+    let service = MetadataService::open(Arc::new(MemoryStore::new(env.clone())), replicating(), env).await.unwrap();
     let mut epochs = Vec::new();
     for id in [1, 2] {
         let epoch = service.register_broker(broker(id)).await.unwrap();
@@ -284,4 +289,24 @@ async fn a_dropped_call_still_happens_as_a_whole() {
     let call = service.create_topic(topic("t", 3));
     assert!(futures::FutureExt::now_or_never(call).is_none());
     eventually(|| async { service.image().topic("t").is_some_and(|topic| topic.partitions.len() == 3) }).await;
+}
+
+/// Brokers do not copy from each other yet: nobody is promised a replica that would stay empty (I3).
+#[tokio::test]
+async fn a_replica_that_nobody_fills_is_refused() {
+    let service =
+        MetadataService::open(Arc::new(MemoryStore::new(Env::system())), MetadataServiceConfig::default(), Env::system()).await.unwrap();
+    for id in [1, 2] {
+        let epoch = service.register_broker(broker(id)).await.unwrap();
+        service.heartbeat(id, epoch, false).await.unwrap();
+    }
+    let refused = |error: MetadataError| match error {
+        MetadataError::InvalidReplicationFactor(text) => text,
+        other => panic!("{other:?}"),
+    };
+    let text = refused(service.create_topic(CreateTopic { replication_factor: 2, ..topic("t", 1) }).await.unwrap_err());
+    assert!(text.contains("Use a replication factor of 1"), "{text}");
+    let manual = CreateTopic { assignments: [(0, vec![1, 2])].into(), partitions: -1, replication_factor: -1, ..topic("t", 1) };
+    refused(service.create_topic(manual).await.unwrap_err());
+    service.create_topic(topic("t", 1)).await.unwrap();
 }
