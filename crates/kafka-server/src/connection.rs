@@ -8,7 +8,8 @@
 //! answered and mostly sent, as in Kafka.
 //!
 //! Limits: requests in the pipeline, bytes not yet sent, bytes held by unfinished frames (the common budget). At any of them the connection stops
-//! reading, and TCP holds the client back.
+//! reading, and TCP holds the client back. A client that does not read its answers keeps them until it is idle, or until all such answers
+//! together are too much memory.
 //!
 //! Cancellation: when the client goes away, waits of Produce and Fetch are dropped (appends stay made); other requests run to their end. When the
 //! server stops, requests under way get a while to end. The reaper ends connections whose frame does not come in or that are idle.
@@ -22,6 +23,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -60,6 +62,8 @@ pub(crate) enum Ended {
     Idle,
     #[error("a request did not come in within its time")]
     TooSlow,
+    #[error("the client did not read its answers")]
+    NotReading,
     #[error("{0}")]
     Frame(#[from] FrameError),
     #[error("request with key {0}, which this broker does not serve")]
@@ -80,6 +84,7 @@ impl Ended {
         match self {
             Ended::ByClient | Ended::Shutdown | Ended::Idle | Ended::Io(_) => false,
             Ended::TooSlow
+            | Ended::NotReading
             | Ended::Frame(_)
             | Ended::UnknownApi(_)
             | Ended::UnsupportedVersion { .. }
@@ -108,6 +113,8 @@ pub(crate) struct Connection {
     outbound: Outbound,
     watch: Arc<Watch>,
     client_id: Option<Arc<str>>,
+    /// Memory of answers that the socket did not take, as counted in the server's metrics, bytes.
+    unsent_bytes: usize,
     /// A violation that ends the connection once the requests before it are answered, as in Kafka.
     ending: Option<Ended>,
 }
@@ -116,7 +123,7 @@ impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, watch: Arc<Watch>) -> Self {
         let inbound = Inbound::new(shared.limits.request_bytes_max, shared.budget.charge());
         let outbound = Outbound::new(shared.env.tasks.clone(), Arc::clone(&shared.metrics));
-        Self { shared, peer, stream, inbound, pipeline: VecDeque::new(), outbound, watch, client_id: None, ending: None }
+        Self { shared, peer, stream, inbound, pipeline: VecDeque::new(), outbound, watch, client_id: None, unsent_bytes: 0, ending: None }
     }
 
     /// Serves the client until either side ends it.
@@ -177,6 +184,7 @@ impl Connection {
             }
             Verdict::Idle => Some(Ended::Idle),
             Verdict::TooSlow => Some(Ended::TooSlow),
+            Verdict::NotReading => Some(Ended::NotReading),
             Verdict::Stop => Some(Ended::Shutdown),
         }
     }
@@ -205,9 +213,26 @@ impl Connection {
         if sent > 0 {
             self.watch.progress(self.shared.coarse_now());
         }
+        self.note_unsent(sent);
         match outcome {
             Poll::Ready(Err(error)) => Err(error.into()),
             Poll::Ready(Ok(())) | Poll::Pending => Ok(sent > 0),
+        }
+    }
+
+    /// Counts the memory that waits for the client to read; costs nothing while the socket takes all.
+    fn note_unsent(&mut self, sent: usize) {
+        let unsent_bytes = self.outbound.memory_bytes();
+        if unsent_bytes != self.unsent_bytes {
+            let total = &self.shared.metrics.unsent_bytes;
+            total.fetch_add(unsent_bytes as u64, Ordering::Relaxed);
+            total.fetch_sub(self.unsent_bytes as u64, Ordering::Relaxed);
+            self.unsent_bytes = unsent_bytes;
+        }
+        if self.outbound.queued_bytes() > 0 {
+            self.watch.answers_wait(self.shared.coarse_now(), sent);
+        } else {
+            self.watch.answers_sent();
         }
     }
 
@@ -347,6 +372,12 @@ impl Connection {
             Some(Work::Waiting(_) | Work::Done(_)) if self.pipeline.len() < PIPELINE_MAX => self.shared.budget.has_room(cx.waker()),
             Some(_) => self.inbound.buffered() < READ_BEHIND_WAIT_BYTES,
         }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.metrics.unsent_bytes.fetch_sub(self.unsent_bytes as u64, Ordering::Relaxed);
     }
 }
 

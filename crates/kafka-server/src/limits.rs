@@ -18,6 +18,8 @@ pub(crate) const UNCHARGED_BYTES: usize = 64 * KIB;
 pub(crate) const FRAME_GRACE: Duration = Duration::from_secs(30);
 /// Slowest rate at which a frame may trickle in, bytes per second.
 pub(crate) const FRAME_RATE_MIN: u64 = 8 * KIB as u64;
+/// Answers that are not read have this long, and the time of their bytes at [`FRAME_RATE_MIN`], once they are too much memory together.
+pub(crate) const ANSWER_GRACE: Duration = Duration::from_secs(10);
 /// On shutdown, requests under way have this long to end.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
 
@@ -28,6 +30,8 @@ pub struct Limits {
     pub request_bytes_max: usize,
     /// `queued.max.request.bytes`: memory of all requests being received or served; reading pauses above it.
     pub queued_request_bytes_max: usize,
+    /// Memory of answers that clients have not read: above it, connections with such answers end sooner than by `idle_max`.
+    pub unread_bytes_max: usize,
     /// `max.connections`
     pub connections_max: usize,
     /// `max.connections.per.ip`
@@ -45,6 +49,7 @@ impl Default for Limits {
         Self {
             request_bytes_max: 100 * MIB,
             queued_request_bytes_max: 512 * MIB,
+            unread_bytes_max: 256 * MIB,
             connections_max: 16_384,
             connections_per_ip_max: 8_192,
             idle_max: Duration::from_secs(600),
@@ -63,6 +68,7 @@ impl Limits {
         Self {
             request_bytes_max: size("socket.request.max.bytes", default.request_bytes_max),
             queued_request_bytes_max: size("queued.max.request.bytes", default.queued_request_bytes_max),
+            unread_bytes_max: default.unread_bytes_max,
             connections_max: size("max.connections", default.connections_max),
             connections_per_ip_max: size("max.connections.per.ip", default.connections_per_ip_max),
             idle_max: number("connections.max.idle.ms").map_or(default.idle_max, Duration::from_millis),

@@ -81,6 +81,8 @@ pub struct ServerMetrics {
     pub refused: AtomicU64,
     /// Connections ended for a malformed frame, an unknown API, or slowness.
     pub violations: AtomicU64,
+    /// Memory of answers that clients have not read yet, bytes.
+    pub unsent_bytes: AtomicU64,
     /// Connections ended by `connections.max.idle.ms`.
     pub idle_closed: AtomicU64,
     /// Batch bytes sent by sendfile.
@@ -110,6 +112,7 @@ impl ServerMetrics {
             accepted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             violations: AtomicU64::new(0),
+            unsent_bytes: AtomicU64::new(0),
             idle_closed: AtomicU64::new(0),
             sendfile_bytes: AtomicU64::new(0),
             cold_file_bytes: AtomicU64::new(0),

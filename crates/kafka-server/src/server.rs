@@ -211,8 +211,9 @@ impl Server {
                 shared.env.clock.sleep(REAP_INTERVAL).await;
                 shared.move_clock();
                 let now = shared.coarse_now();
+                let crowded = shared.metrics.unsent_bytes.load(Ordering::Relaxed) > shared.limits.unread_bytes_max as u64;
                 shared.for_each_open(|watch| {
-                    watch.judge(now, shared.limits.idle_max);
+                    watch.judge(now, shared.limits.idle_max, crowded);
                 });
             }
         };

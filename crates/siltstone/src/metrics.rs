@@ -98,6 +98,8 @@ impl Collector for ListenerMetrics {
             "connections ended for a malformed frame, an unknown API or slowness",
             read(&metrics.violations),
         )?;
+        let unsent = i64::try_from(read(&metrics.unsent_bytes)).unwrap_or(i64::MAX);
+        gauge(e, "unsent_response_bytes", "memory of answers that clients have not read yet", unsent)?;
         counter(e, "connections_idle_closed", "connections ended by connections.max.idle.ms", read(&metrics.idle_closed))?;
         counter(e, "sendfile_bytes", "batch bytes sent straight from segment files", read(&metrics.sendfile_bytes))?;
         counter(e, "cold_file_bytes", "batch bytes of segment files that were not in the page cache", read(&metrics.cold_file_bytes))?;

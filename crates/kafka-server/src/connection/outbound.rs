@@ -31,6 +31,8 @@ const PROBE_STRIDE_BYTES: usize = 128 * 1024;
 pub(crate) struct Outbound {
     queue: VecDeque<LogSlice>,
     queued_bytes: usize,
+    /// Those of them that are memory.
+    memory_bytes: usize,
     /// The read of the first chunk of the file range at the head of the queue.
     loading: Option<BoxFuture<'static, io::Result<Bytes>>>,
     tasks: Tasks,
@@ -46,7 +48,7 @@ enum Sent {
 
 impl Outbound {
     pub(crate) fn new(tasks: Tasks, metrics: Arc<ServerMetrics>) -> Self {
-        Self { queue: VecDeque::new(), queued_bytes: 0, loading: None, tasks, metrics }
+        Self { queue: VecDeque::new(), queued_bytes: 0, memory_bytes: 0, loading: None, tasks, metrics }
     }
 
     /// Bytes not sent yet.
@@ -54,10 +56,16 @@ impl Outbound {
         self.queued_bytes
     }
 
+    /// Memory that waits to be sent, bytes: ranges of files cost none.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// Queues a frame; its size.
     pub(crate) fn push(&mut self, pieces: Vec<LogSlice>) -> usize {
         let size = pieces.iter().map(LogSlice::len).sum();
         self.queued_bytes += size;
+        self.memory_bytes += pieces.iter().filter(|piece| matches!(piece, LogSlice::Memory(_))).map(LogSlice::len).sum::<usize>();
         self.queue.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
         size
     }
@@ -114,7 +122,10 @@ impl Outbound {
             let Some(head) = self.queue.front_mut() else { return };
             let step = count.min(head.len());
             match head {
-                LogSlice::Memory(bytes) => bytes.advance(step),
+                LogSlice::Memory(bytes) => {
+                    bytes.advance(step);
+                    self.memory_bytes -= step;
+                }
                 LogSlice::File { position, len, .. } => {
                     *position += step as u64;
                     *len -= step;
@@ -137,6 +148,7 @@ impl Outbound {
                 self.queue.pop_front();
             }
         }
+        self.memory_bytes += bytes.len();
         self.queue.push_front(LogSlice::Memory(bytes));
     }
 }

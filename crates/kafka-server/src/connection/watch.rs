@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::task::AtomicWaker;
 
-use crate::limits::{FRAME_GRACE, FRAME_RATE_MIN};
+use crate::limits::{ANSWER_GRACE, FRAME_GRACE, FRAME_RATE_MIN};
 
 /// What the reaper decided.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -15,11 +15,12 @@ pub(crate) enum Verdict {
     Go,
     Idle,
     TooSlow,
+    NotReading,
     Stop,
 }
 
-/// No frame has begun.
-const NO_FRAME: u64 = u64::MAX;
+/// No frame has begun, no answer waits.
+const NEVER: u64 = u64::MAX;
 
 /// See the module. Times are the server's coarse clock, milliseconds.
 #[derive(Debug)]
@@ -30,6 +31,10 @@ pub(crate) struct Watch {
     progress_ms: AtomicU64,
     frame_began_ms: AtomicU64,
     frame_bytes: AtomicU64,
+    /// Since when the socket has not taken all answers.
+    unsent_since_ms: AtomicU64,
+    /// What it took since then.
+    sent_bytes: AtomicU64,
 }
 
 impl Watch {
@@ -39,8 +44,10 @@ impl Watch {
             verdict: AtomicU8::new(Verdict::Go as u8),
             draining: AtomicBool::new(false),
             progress_ms: AtomicU64::new(now_ms),
-            frame_began_ms: AtomicU64::new(NO_FRAME),
+            frame_began_ms: AtomicU64::new(NEVER),
             frame_bytes: AtomicU64::new(0),
+            unsent_since_ms: AtomicU64::new(NEVER),
+            sent_bytes: AtomicU64::new(0),
         }
     }
 
@@ -53,6 +60,7 @@ impl Watch {
             0 => Verdict::Go,
             1 => Verdict::Idle,
             2 => Verdict::TooSlow,
+            3 => Verdict::NotReading,
             _ => Verdict::Stop,
         }
     }
@@ -74,22 +82,49 @@ impl Watch {
 
     /// Part of a frame is there; its time runs from the first call.
     pub(crate) fn frame_began(&self, now_ms: u64) {
-        let _ = self.frame_began_ms.compare_exchange(NO_FRAME, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.frame_began_ms.compare_exchange(NEVER, now_ms, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(crate) fn frame_complete(&self) {
-        self.frame_began_ms.store(NO_FRAME, Ordering::Relaxed);
+        self.frame_began_ms.store(NEVER, Ordering::Relaxed);
     }
 
-    /// Ends the connection if its time is over. True if that was done.
-    pub(crate) fn judge(&self, now_ms: u64, idle_max: Duration) -> bool {
+    /// The socket took `bytes` of the answers, not all.
+    pub(crate) fn answers_wait(&self, now_ms: u64, bytes: usize) {
+        if self.unsent_since_ms.load(Ordering::Relaxed) == NEVER {
+            self.sent_bytes.store(0, Ordering::Relaxed);
+            self.unsent_since_ms.store(now_ms, Ordering::Relaxed);
+        } else {
+            self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The socket took all answers.
+    pub(crate) fn answers_sent(&self) {
+        if self.unsent_since_ms.load(Ordering::Relaxed) != NEVER {
+            self.unsent_since_ms.store(NEVER, Ordering::Relaxed);
+        }
+    }
+
+    /// True if the client takes its answers in slower than [`FRAME_RATE_MIN`] after `grace`.
+    fn reads_too_slowly(&self, now_ms: u64, grace: Duration) -> bool {
+        let since_ms = self.unsent_since_ms.load(Ordering::Relaxed);
+        let allowed_ms = grace.as_millis() as u64 + self.sent_bytes.load(Ordering::Relaxed).saturating_mul(1000) / FRAME_RATE_MIN;
+        since_ms != NEVER && now_ms.saturating_sub(since_ms) > allowed_ms
+    }
+
+    /// Ends the connection if its time is over, sooner with unread answers while those of all connections are too much (`crowded`).
+    /// True if that was done.
+    pub(crate) fn judge(&self, now_ms: u64, idle_max: Duration, crowded: bool) -> bool {
         let idle_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
         let frame_began_ms = self.frame_began_ms.load(Ordering::Relaxed);
         let frame_ms = FRAME_GRACE.as_millis() as u64 + self.frame_bytes.load(Ordering::Relaxed) * 1000 / FRAME_RATE_MIN;
-        let verdict = if frame_began_ms != NO_FRAME && now_ms.saturating_sub(frame_began_ms) > frame_ms {
+        let verdict = if frame_began_ms != NEVER && now_ms.saturating_sub(frame_began_ms) > frame_ms {
             Verdict::TooSlow
         } else if now_ms.saturating_sub(self.progress_ms.load(Ordering::Relaxed)) > idle_ms {
             Verdict::Idle
+        } else if self.reads_too_slowly(now_ms, if crowded { ANSWER_GRACE } else { idle_max }) {
+            Verdict::NotReading
         } else {
             return false;
         };
@@ -127,11 +162,39 @@ mod tests {
         let watch = Watch::new(0);
         watch.frame_began(1_000);
         watch.frame_began(5_000);
-        assert!(!watch.judge(31_000, IDLE));
+        assert!(!watch.judge(31_000, IDLE, false));
         watch.received(31_000, 80 * 1024);
-        assert!(!watch.judge(41_000, IDLE), "80 KiB at 8 KiB/s give ten more seconds");
-        assert!(watch.judge(41_001, IDLE));
+        assert!(!watch.judge(41_000, IDLE, false), "80 KiB at 8 KiB/s give ten more seconds");
+        assert!(watch.judge(41_001, IDLE, false));
         assert_eq!(watch.verdict(), Verdict::TooSlow);
+    }
+
+    #[test]
+    fn answers_have_to_be_read_at_some_rate_and_soon_when_memory_is_short() {
+        let watch = Watch::new(0);
+        watch.answers_wait(1_000, 0);
+        assert!(!watch.judge(500_000, IDLE, false));
+        assert!(!watch.judge(11_000, IDLE, true));
+        watch.answers_wait(11_000, 80 * 1024);
+        watch.progress(11_000);
+        assert!(!watch.judge(21_000, IDLE, true), "80 KiB at 8 KiB/s give ten more seconds");
+        watch.answers_sent();
+        assert!(!watch.judge(500_000, IDLE, true), "all is read");
+        watch.answers_wait(500_000, 80 * 1024);
+        assert!(watch.judge(510_001, IDLE, true), "what was sent before the wait does not count");
+        assert_eq!(watch.verdict(), Verdict::NotReading);
+    }
+
+    #[test]
+    fn answers_that_drip_away_are_no_progress_for_ever() {
+        let watch = Watch::new(0);
+        watch.answers_wait(0, 0);
+        for second in 1..=601 {
+            watch.progress(second * 1000);
+            watch.answers_wait(second * 1000, 1);
+        }
+        assert!(watch.judge(601_000, IDLE, false));
+        assert_eq!(watch.verdict(), Verdict::NotReading);
     }
 
     #[test]
@@ -140,8 +203,8 @@ mod tests {
         watch.frame_began(0);
         watch.frame_complete();
         watch.progress(1_000);
-        assert!(!watch.judge(601_000, IDLE));
-        assert!(watch.judge(601_001, IDLE));
+        assert!(!watch.judge(601_000, IDLE, false));
+        assert!(watch.judge(601_001, IDLE, false));
         assert_eq!(watch.verdict(), Verdict::Idle);
     }
 }
