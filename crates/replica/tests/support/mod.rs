@@ -8,9 +8,12 @@ pub mod bucket;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::future::BoxFuture;
+use siltstone_common::clock::Clock;
 use siltstone_common::entropy::SmallEntropy;
 use siltstone_common::fs::SimFs;
 use siltstone_common::{Env, TopicIdPartition};
@@ -23,7 +26,7 @@ use siltstone_replica::{
     FetchIsolation, FetchParams, FetchPartition, FetchedPartition, ProducePartition, RemoteTier, ReplicaConfig, ReplicaError,
     ReplicaManager,
 };
-use siltstone_tiered::{RemoteReader, RemoteReaderConfig, RemoteStore, Uploader};
+use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, Uploader};
 
 use bucket::{Handle, TestBucket};
 
@@ -36,21 +39,56 @@ pub fn simulated<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap().block_on(test)
 }
 
+/// Paused time whose wall clock can jump (F38).
+#[derive(Debug)]
+pub struct JumpingClock {
+    inner: Arc<dyn Clock>,
+    ahead_ms: AtomicI64,
+}
+
+impl Clock for JumpingClock {
+    fn now_ms(&self) -> i64 {
+        self.inner.now_ms() + self.ahead_ms.load(Ordering::Relaxed)
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.inner.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.inner.sleep(duration)
+    }
+}
+
 /// What outlives a broker: metadata and bucket.
 pub struct World {
     pub env: Env,
     pub metadata: Arc<dyn MetadataApi>,
     pub bucket: Arc<TestBucket>,
+    clock: Arc<JumpingClock>,
 }
 
 impl World {
     pub async fn new(seed: u64) -> Self {
         let env = Env::simulated(seed, Arc::new(SimFs::new()));
+        let clock = Arc::new(JumpingClock { inner: Arc::clone(&env.clock), ahead_ms: AtomicI64::new(0) });
+        let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..env };
         let store = Arc::new(MemoryStore::new(env.clone()));
-        let config = MetadataServiceConfig { broker_session_timeout: LONG * 1_000, ..MetadataServiceConfig::default() };
-        let metadata = MetadataService::open(store, config, env.clone()).await.unwrap();
         let bucket_env = Env { entropy: Arc::new(SmallEntropy::seeded(seed ^ 0xb0c4e7)), ..env.clone() };
-        Self { bucket: TestBucket::new(bucket_env), metadata, env }
+        let bucket = TestBucket::new(bucket_env);
+        let config = MetadataServiceConfig {
+            broker_session_timeout: LONG * 1_000,
+            index_objects: Some(Arc::new(remote_store(&bucket, &env))),
+            segment_rows_kept: 6,
+            ..MetadataServiceConfig::default()
+        };
+        let metadata = MetadataService::open(store, config, env.clone()).await.unwrap();
+        Self { bucket, metadata, env, clock }
+    }
+
+    /// Moves the wall clock.
+    pub fn jump(&self, by: Duration) {
+        self.clock.ahead_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
     /// A topic with these settings; the ids of its partitions.
@@ -62,9 +100,15 @@ impl World {
     }
 }
 
+pub fn remote_store(bucket: &Arc<TestBucket>, env: &Env) -> RemoteStore {
+    RemoteStore::over(Arc::new(Handle(Arc::clone(bucket))), "test://bucket".to_owned(), env.clone())
+}
+
 /// A running broker.
 pub struct Node {
+    /// Of all but the logs, which outlive it.
     pub env: Env,
+    log_env: Env,
     pub replicas: Arc<ReplicaManager>,
     pub logs: Arc<LogManager>,
     pub metadata: Arc<dyn MetadataApi>,
@@ -96,6 +140,12 @@ pub fn replica_config() -> ReplicaConfig {
     }
 }
 
+/// Registers the broker; its epoch.
+pub async fn register(world: &World) -> i64 {
+    let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+    world.metadata.register_broker(broker).await.unwrap()
+}
+
 impl Node {
     /// Starts a broker on `fs`, or fails to: `Err` is why.
     pub async fn try_start(world: &World, fs: &SimFs, seed: u64, config: ReplicaConfig) -> Result<Self, String> {
@@ -103,11 +153,12 @@ impl Node {
         let env = Env { clock: Arc::clone(&world.env.clock), ..env };
         let metadata = Arc::clone(&world.metadata);
         let log_config = log_manager_config(&metadata.image().cluster_id);
-        let (logs, report) = LogManager::open(log_config, env.clone()).map_err(|error| error.to_string())?;
+        let (log_env, env) = (env.clone(), Env { tasks: env.tasks.child(), ..env });
+        let (logs, report) = LogManager::open(log_config, log_env.clone()).map_err(|error| error.to_string())?;
         assert_eq!(report.quarantined, Vec::<String>::new(), "nothing was damaged");
         let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: report.clean };
         let epoch = metadata.register_broker(broker).await.map_err(|error| error.to_string())?;
-        let store = RemoteStore::over(Arc::new(Handle(Arc::clone(&world.bucket))), "test://bucket".to_owned(), env.clone());
+        let store = remote_store(&world.bucket, &env);
         let reader_config = RemoteReaderConfig {
             chunk_bytes: 4 << 10,
             read_ahead_bytes_max: 64 << 10,
@@ -116,12 +167,14 @@ impl Node {
         };
         let tier = RemoteTier {
             reader: RemoteReader::new(reader_config, store.clone(), Arc::clone(&metadata), env.clone()),
-            uploader: Uploader::new(store, Arc::clone(&metadata), env.clone()),
+            uploader: Uploader::new(store.clone(), Arc::clone(&metadata), env.clone()),
         };
+        let collector = GarbageCollector::new(GarbageConfig::default(), store, Arc::clone(&metadata), env.clone());
+        env.tasks.spawn("bucket-gc", collector.run());
         let replicas = ReplicaManager::new(config, env.clone(), Arc::clone(&metadata), Arc::clone(&logs), Some(tier));
         replicas.start();
         metadata.heartbeat(BROKER, epoch, false).await.map_err(|error| error.to_string())?;
-        Ok(Self { env, replicas, logs, metadata, epoch })
+        Ok(Self { env, log_env, replicas, logs, metadata, epoch })
     }
 
     pub async fn start(world: &World, fs: &SimFs) -> Self {
@@ -132,6 +185,16 @@ impl Node {
     pub async fn kill(self) {
         drop((self.replicas, self.logs));
         assert!(self.env.tasks.shutdown(LONG).await, "every task ends");
+        assert!(self.log_env.tasks.shutdown(LONG).await, "every task of the log ends");
+    }
+
+    /// A clean stop, as a broker does it.
+    pub async fn stop(self) -> Result<(), String> {
+        self.metadata.heartbeat(BROKER, self.epoch, true).await.map_err(|error| error.to_string())?;
+        assert!(self.env.tasks.shutdown(LONG).await, "every task ends");
+        let closed = self.logs.close().map_err(|error| error.to_string());
+        self.kill().await;
+        closed
     }
 
     pub async fn produce(&self, id: TopicIdPartition, records: BytesMut, timeout: Duration) -> Result<AppendInfo, ReplicaError> {
