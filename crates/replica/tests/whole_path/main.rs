@@ -18,6 +18,7 @@ use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 use siltstone_common::entropy::{Entropy, SmallEntropy};
 use siltstone_common::fs::SimFs;
+use siltstone_log::AppendOrigin;
 use siltstone_replica::{FetchParams, ProducePartition, ReplicaConfig, ReplicaError};
 
 use model::{Part, below, one_in, text};
@@ -226,9 +227,13 @@ impl Sim {
         }
         let now_ms = node.env.clock.now_ms();
         let sent: Vec<_> = indexes.iter().map(|index| self.parts[*index].next_batch(&self.rng, &mut self.next_value, now_ms)).collect();
-        let parts = indexes.iter().zip(&sent).map(|(index, sent)| ProducePartition { id: self.parts[*index].id, records: sent.bytes() });
+        let parts = indexes.iter().zip(&sent).map(|(index, sent)| ProducePartition {
+            id: self.parts[*index].id,
+            records: sent.bytes(),
+            origin: AppendOrigin::Client,
+        });
         let timeout = if one_in(&self.rng, 8) { Duration::from_millis(below(&self.rng, 3)) } else { Duration::from_secs(30) };
-        let outcomes = node.replicas.append(-1, timeout, parts.collect(), siltstone_log::AppendOrigin::Client).await;
+        let outcomes = node.replicas.append(-1, timeout, parts.collect()).await;
         for ((index, sent), outcome) in indexes.into_iter().zip(sent).zip(outcomes) {
             assert_eq!(outcome.id, self.parts[index].id);
             self.note(|| format!("produce {} of {}: {:?}", text(&sent.values[0]), outcome.id, outcome.result));
