@@ -7,13 +7,14 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use parking_lot::RwLock;
 use siltstone_common::Env;
 
+use crate::cluster::{ChangedTopics, ClusterView, NoCluster};
 use crate::config::GroupCoordinatorConfig;
 use crate::driver::Partition;
 use crate::error::GroupError;
 use crate::messages::{
-    CommitOutcome, CommitRequest, CommittedOffset, DeleteOffsetsRequest, DescribedGroup, FetchOffsetsRequest, HeartbeatRequest,
-    JoinRequest, JoinResponse, LeaveRequest, LeftMember, ListGroupsRequest, ListedGroup, SyncRequest, SyncResponse, TopicPartition,
-    TransactionalCommitRequest,
+    CommitOutcome, CommitRequest, CommittedOffset, ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, DeleteOffsetsRequest,
+    DescribedConsumerGroup, DescribedGroup, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeftMember,
+    ListGroupsRequest, ListedGroup, Refusal, SyncRequest, SyncResponse, TopicPartition, TransactionalCommitRequest,
 };
 use crate::records::STRING_BYTES_MAX;
 use crate::shard::Reply;
@@ -37,6 +38,7 @@ struct Inner {
     config: Arc<GroupCoordinatorConfig>,
     env: Env,
     log: Arc<dyn StateLog>,
+    cluster: Arc<RwLock<Arc<dyn ClusterView>>>,
     partitions: RwLock<HashMap<i32, Arc<Partition>>>,
     partition_count: AtomicI32,
 }
@@ -45,7 +47,8 @@ impl GroupCoordinator {
     /// A coordinator that leads nothing yet. Its tasks run in `env.tasks` and end with them.
     pub fn new(config: GroupCoordinatorConfig, env: Env, log: Arc<dyn StateLog>) -> Self {
         let partition_count = AtomicI32::new(config.offsets_topic_num_partitions);
-        let inner = Inner { config: Arc::new(config), env, log, partitions: RwLock::default(), partition_count };
+        let cluster: Arc<RwLock<Arc<dyn ClusterView>>> = Arc::new(RwLock::new(Arc::new(NoCluster)));
+        let inner = Inner { config: Arc::new(config), env, log, cluster, partitions: RwLock::default(), partition_count };
         Self { inner: Arc::new(inner) }
     }
 
@@ -73,8 +76,9 @@ impl GroupCoordinator {
             Some(open) => open.close(),
             None => {}
         }
-        let Inner { config, env, log, .. } = &*self.inner;
-        partitions.insert(partition, Partition::open(partition, leader_epoch, config.clone(), env.clone(), log.clone()));
+        let Inner { config, env, log, cluster, .. } = &*self.inner;
+        let open = Partition::open(partition, leader_epoch, config.clone(), env.clone(), log.clone(), cluster.clone());
+        partitions.insert(partition, open);
     }
 
     /// This broker no longer leads `partition`: its groups are forgotten, who waits gets NOT_COORDINATOR.
@@ -89,11 +93,17 @@ impl GroupCoordinator {
         self.inner.partitions.read().iter().map(|(index, partition)| (*index, partition.leader_epoch())).collect()
     }
 
-    /// Topics are gone: their offsets go too.
-    pub fn on_topics_deleted(&self, topics: &[String]) {
+    /// The cluster's topics or settings changed: consumer groups of changed topics get new targets, and offsets of deleted topics go.
+    pub fn on_cluster_changed(&self, cluster: Arc<dyn ClusterView>, changed: &ChangedTopics) {
+        *self.inner.cluster.write() = cluster.clone();
         for partition in self.partitions() {
-            // A partition that is still loading keeps them until they expire.
-            let _ = partition.call(|shard, _| shard.on_topics_deleted(topics.to_vec()));
+            // A partition that is still loading takes the newest view when it is done, and keeps the offsets until they expire.
+            let _ = partition.call(|shard, _| {
+                shard.on_cluster_changed(cluster.clone(), changed);
+                if !changed.deleted.is_empty() {
+                    shard.on_topics_deleted(changed.deleted.clone());
+                }
+            });
         }
     }
 
@@ -143,6 +153,22 @@ impl GroupCoordinator {
         match partition.ask(|shard, waiter, now| shard.join(request, new_id, waiter, now)).await? {
             Reply::Join(response) => Ok(response),
             _ => Err(GroupError::UnknownServerError),
+        }
+    }
+
+    /// ConsumerGroupHeartbeat (KIP-848): answered when what it changes is committed.
+    ///
+    /// # Errors
+    /// Kafka's, with the reason that the client is told.
+    pub async fn consumer_heartbeat(&self, request: ConsumerHeartbeatRequest) -> Result<ConsumerHeartbeatResponse, Refusal> {
+        if longest_consumer_name_bytes(&request) > STRING_BYTES_MAX {
+            return Err(GroupError::InvalidRequest.into());
+        }
+        let new_id = self.inner.env.entropy.uuid();
+        let partition = self.partition_of(&request.group_id)?;
+        match partition.ask(|shard, waiter, now| shard.consumer_heartbeat(request, new_id, waiter, now)).await? {
+            Reply::ConsumerHeartbeat(result) => result,
+            _ => Err(GroupError::UnknownServerError.into()),
         }
     }
 
@@ -261,8 +287,13 @@ impl GroupCoordinator {
     }
 
     /// DescribeGroups, for one group.
-    pub fn describe_group(&self, group_id: &str) -> Result<DescribedGroup, GroupError> {
+    pub fn describe_group(&self, group_id: &str) -> Result<DescribedGroup, Refusal> {
         self.partition_of(group_id)?.call(|shard, _| shard.describe_group(group_id))?
+    }
+
+    /// ConsumerGroupDescribe (KIP-848), for one group.
+    pub fn describe_consumer_group(&self, group_id: &str) -> Result<DescribedConsumerGroup, Refusal> {
+        self.partition_of_named(group_id)?.call(|shard, _| shard.describe_consumer_group(group_id))?
     }
 
     /// ListGroups: all groups of this broker.
@@ -292,6 +323,13 @@ fn longest_name_bytes(request: &JoinRequest) -> usize {
     let names = [&request.client_id, &request.client_host, &request.protocol_type];
     let protocols = request.protocols.iter().map(|protocol| &protocol.name);
     names.into_iter().chain(&request.group_instance_id).chain(protocols).map(String::len).max().unwrap_or(0)
+}
+
+fn longest_consumer_name_bytes(request: &ConsumerHeartbeatRequest) -> usize {
+    let names = [&request.member_id, &request.client_id, &request.client_host];
+    let optional = [&request.group_instance_id, &request.rack_id, &request.subscribed_regex];
+    let topics = request.subscribed_topics.iter().flatten();
+    names.into_iter().chain(optional.into_iter().flatten()).chain(topics).map(String::len).max().unwrap_or(0)
 }
 
 #[cfg(test)]

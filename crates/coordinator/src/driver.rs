@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use siltstone_common::Env;
 use siltstone_common::retry::Backoff;
 use tokio::sync::{Notify, oneshot};
 
 use crate::classic::WaiterId;
+use crate::cluster::{ChangedTopics, ClusterView};
 use crate::config::GroupCoordinatorConfig;
 use crate::error::GroupError;
 use crate::shard::{Now, Reply, Shard, StateWrite};
@@ -65,16 +66,24 @@ pub(crate) struct Partition {
     config: Arc<GroupCoordinatorConfig>,
     env: Env,
     log: Arc<dyn StateLog>,
+    cluster: Arc<RwLock<Arc<dyn ClusterView>>>,
     phase: Mutex<Phase>,
     wake: Notify,
 }
 
 impl Partition {
     /// Starts to load partition `index`, which this broker leads since `leader_epoch`.
-    pub(crate) fn open(index: i32, leader_epoch: i32, config: Arc<GroupCoordinatorConfig>, env: Env, log: Arc<dyn StateLog>) -> Arc<Self> {
+    pub(crate) fn open(
+        index: i32,
+        leader_epoch: i32,
+        config: Arc<GroupCoordinatorConfig>,
+        env: Env,
+        log: Arc<dyn StateLog>,
+        cluster: Arc<RwLock<Arc<dyn ClusterView>>>,
+    ) -> Arc<Self> {
         let tasks = env.tasks.clone();
         let phase = Mutex::new(Phase::Loading);
-        let partition = Arc::new(Self { index, leader_epoch, config, env, log, phase, wake: Notify::new() });
+        let partition = Arc::new(Self { index, leader_epoch, config, env, log, cluster, phase, wake: Notify::new() });
         tasks.spawn("group-coordinator", partition.clone().run());
         partition
     }
@@ -141,16 +150,26 @@ impl Partition {
             match self.load().await {
                 Ok(shard) => {
                     self.activate(shard);
-                    return self.serve().await;
+                    self.serve().await;
+                    self.restart();
                 }
                 Err(error) => {
                     tracing::warn!(partition = self.index, %error, "could not load the groups of a partition, trying again");
-                    tokio::select! {
-                        () = self.env.clock.sleep(backoff.next_delay(self.env.entropy.as_ref())) => {}
-                        () = self.wake.notified() => {}
-                    }
                 }
             }
+            tokio::select! {
+                () = self.env.clock.sleep(backoff.next_delay(self.env.entropy.as_ref())) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Forgets what could not be written, to begin again with what was; who waits gets NOT_COORDINATOR and asks again.
+    fn restart(&self) {
+        let mut phase = self.phase.lock();
+        if matches!(*phase, Phase::Active(_)) {
+            tracing::warn!(partition = self.index, "loading the groups of a partition again after a failed write");
+            *phase = Phase::Loading;
         }
     }
 
@@ -201,6 +220,7 @@ impl Partition {
     fn activate(&self, mut shard: Shard) {
         let mut phase = self.phase.lock();
         if matches!(*phase, Phase::Loading) {
+            shard.on_cluster_changed(self.cluster.read().clone(), &ChangedTopics::default());
             shard.on_loaded(self.now());
             *phase = Phase::Active(Box::new(Active { shard, waiters: HashMap::new(), last_waiter: 0, wakes_at: Duration::ZERO }));
         }
@@ -243,7 +263,11 @@ impl Partition {
                     if let Err(error) = &result {
                         tracing::warn!(partition = self.index, %error, "could not write to __consumer_offsets");
                     }
-                    if self.call(|shard, now| shard.on_appended(&result, now)).is_err() {
+                    let must_reload = self.call(|shard, now| {
+                        shard.on_appended(&result, now);
+                        shard.must_reload()
+                    });
+                    if must_reload.unwrap_or(true) {
                         return;
                     }
                 }

@@ -67,6 +67,24 @@ pub enum GroupError {
     /// The marker is of a coordinator that is no longer in charge.
     #[error("a newer transaction coordinator is in charge")]
     TransactionCoordinatorFenced,
+    /// The member's epoch is not the group's idea of it: it must give everything up and join anew (KIP-848).
+    #[error("the member's epoch is fenced")]
+    FencedMemberEpoch,
+    /// The member's epoch is not the current one: it will learn of the new one with its next heartbeat (KIP-848).
+    #[error("the member's epoch is stale")]
+    StaleMemberEpoch,
+    /// There is no server-side assignor of that name (KIP-848).
+    #[error("the assignor is not supported")]
+    UnsupportedAssignor,
+    /// The instance id is still in use by another member (KIP-848).
+    #[error("the group instance id is in use")]
+    UnreleasedInstanceId,
+    /// The expression is not RE2 syntax, or too large.
+    #[error("the regular expression is invalid")]
+    InvalidRegularExpression,
+    /// Members of the consumer protocol must commit by OffsetCommit 9 or later (KIP-848).
+    #[error("the request's version is too old for this group")]
+    UnsupportedVersion,
     /// A field is impossible, such as a name of more than 32 KiB.
     #[error("the request is invalid")]
     InvalidRequest,

@@ -1,9 +1,15 @@
 //! Requests to the coordinator and its answers, free of the wire.
 
+mod consumer;
+
 use bytes::Bytes;
 
 use crate::error::GroupError;
 use crate::transaction::ProducerIdAndEpoch;
+pub use consumer::{
+    ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, DescribedConsumerGroup, DescribedConsumerMember, DescribedPartitions, Refusal,
+    TopicPartitions,
+};
 
 /// One way of assigning that a member offers, with its metadata (for consumers: the subscription).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,7 +222,7 @@ pub struct CommitRequest {
     pub group_instance_id: Option<String>,
     /// Versions 2 to 4: keep the offsets so long; -1 for the broker's retention.
     pub retention_time_ms: i64,
-    /// From version 9 an unknown group is GROUP_ID_NOT_FOUND, before it is ILLEGAL_GENERATION.
+    /// From version 9 an unknown group is GROUP_ID_NOT_FOUND, before it is ILLEGAL_GENERATION; and members of consumer groups may commit.
     pub reports_unknown_group: bool,
     /// What to commit.
     pub offsets: Vec<CommitOffset>,
@@ -246,6 +252,10 @@ pub type CommitOutcome = (TopicPartition, Result<(), GroupError>);
 pub struct FetchOffsetsRequest {
     /// The group.
     pub group_id: String,
+    /// From version 9, a member of a consumer group (KIP-848).
+    pub member_id: Option<String>,
+    /// Its epoch; -1 if it names none.
+    pub member_epoch: i32,
     /// Which offsets; `None` for all that there are.
     pub partitions: Option<Vec<TopicPartition>>,
     /// Wait for commits under way (KIP-447).

@@ -4,6 +4,7 @@
 //! them: offset values in version 4 (version 1 with an expiry of their own), group values in version 3. All versions
 //! that Kafka ever wrote are read.
 
+mod consumer;
 pub(crate) mod wire;
 
 #[cfg(test)]
@@ -11,8 +12,10 @@ mod tests;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::consumer::ConsumerRecord;
 use crate::offsets::OffsetAndMetadata;
 use crate::state_log::StateRecord;
+pub(crate) use consumer::consumer_record;
 use wire::{Reader, put_bytes, put_compact_string, put_nullable_string, put_string, put_uvarint};
 pub(crate) use wire::{STRING_BYTES_MAX, WireError};
 
@@ -61,6 +64,8 @@ pub(crate) enum GroupRecord {
     Offset { group: String, topic: String, partition: i32, value: Option<OffsetAndMetadata> },
     /// A classic group's generation, or its end.
     Group { group: String, value: Option<GroupMetadata> },
+    /// A change to a consumer group.
+    Consumer { group: String, record: ConsumerRecord },
     /// A type of record that this version does not know.
     Unknown(i16),
 }
@@ -78,6 +83,10 @@ pub(crate) fn decode(record: &StateRecord) -> Result<GroupRecord, WireError> {
             let group = key.string()?;
             let value = record.value.as_deref().map(decode_group).transpose()?;
             Ok(GroupRecord::Group { group, value })
+        }
+        kind if consumer::is_consumer_record(kind) => {
+            let (group, record) = consumer::decode(kind, &mut key, record.value.as_deref())?;
+            Ok(GroupRecord::Consumer { group, record })
         }
         other => Ok(GroupRecord::Unknown(other)),
     }

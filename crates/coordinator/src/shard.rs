@@ -11,6 +11,7 @@
 //! `Stable`) and offsets.
 
 mod admin;
+mod consumer;
 mod offsets;
 mod transactions;
 
@@ -24,17 +25,19 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::classic::{Action, ClassicGroup, Turn, WaiterId, WriteDone};
+use crate::cluster::{ClusterView, NoCluster};
 use crate::config::GroupCoordinatorConfig;
+use crate::consumer::{ConsumerGroup, member_timers};
 use crate::error::GroupError;
 use crate::messages::{
-    CommitOutcome, CommittedOffset, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeftMember,
-    SyncRequest, SyncResponse, TopicPartition,
+    CommitOutcome, CommittedOffset, ConsumerHeartbeatResponse, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse,
+    LeaveRequest, LeftMember, Refusal, SyncRequest, SyncResponse, TopicPartition,
 };
 use crate::offsets::{GroupOffsets, OffsetAndMetadata};
 use crate::pending::PendingOffsets;
 use crate::records::{self, GroupRecord};
 use crate::state_log::{StateLogError, StateRecord, TransactionalAppend};
-use crate::timers::Timers;
+use crate::timers::{GroupTimer, Timers};
 use crate::transaction::TxnMarker;
 
 /// Queued operations that a shard takes; more are refused as COORDINATOR_NOT_AVAILABLE, which clients retry.
@@ -63,6 +66,7 @@ pub(crate) enum Reply {
     DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
     DeleteGroups(Vec<(String, Result<(), GroupError>)>),
     Marker(Result<(), GroupError>),
+    ConsumerHeartbeat(Result<ConsumerHeartbeatResponse, Refusal>),
 }
 
 /// One append.
@@ -73,17 +77,46 @@ pub(crate) enum StateWrite {
     Marker(TxnMarker),
 }
 
-/// A group by its protocol. Consumer groups (KIP-848) and others become further variants.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Reply {
+    /// The answer if what it tells could not be written.
+    fn failed(self, error: GroupError) -> Self {
+        match self {
+            Self::Join(response) => Self::Join(JoinResponse::refused(response.member_id, error)),
+            Self::Sync(_) => Self::Sync(SyncResponse::refused(error)),
+            Self::Leave(_) => Self::Leave(Err(error)),
+            Self::Commit(_) => Self::Commit(Err(error)),
+            Self::Fetch(_) => Self::Fetch(Err(error)),
+            Self::DeleteOffsets(_) => Self::DeleteOffsets(Err(error)),
+            Self::DeleteGroups(results) => {
+                Self::DeleteGroups(results.into_iter().map(|(id, result)| (id, result.and(Err(error)))).collect())
+            }
+            Self::Marker(_) => Self::Marker(Err(error)),
+            Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(Err(error.into())),
+        }
+    }
+}
+
+/// A group by its protocol.
+#[derive(Clone, Debug)]
 enum Group {
     Classic(ClassicGroup),
+    /// KIP-848.
+    Consumer(Box<ConsumerGroup>),
 }
 
 /// A group and its offsets. Groups that only commit offsets are classic groups without protocol type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 struct GroupSlot {
     group: Group,
     offsets: GroupOffsets,
+    /// Changes to a consumer group that are queued or under way.
+    pending_writes: usize,
+}
+
+impl GroupSlot {
+    fn new(group: Group) -> Self {
+        Self { group, offsets: GroupOffsets::default(), pending_writes: 0 }
+    }
 }
 
 /// What waits for the log.
@@ -113,6 +146,8 @@ enum Op {
     Leave { waiter: WaiterId, members: Vec<LeftMember> },
     /// OffsetFetch with `require_stable`, after the commits before it.
     Fetch { waiter: WaiterId, request: FetchOffsetsRequest },
+    /// A change to a consumer group that was made already, and the answer that waits for it.
+    Consumer { group_id: Arc<str>, records: Vec<StateRecord>, reply: Option<(WaiterId, Reply)> },
     /// Worked out when nothing is under way.
     Exclusive(ExclusiveOp),
     /// An exclusive operation that was worked out: what to change once its tombstones are committed.
@@ -131,14 +166,21 @@ enum ExclusiveOp {
 #[derive(Debug, Default)]
 struct Removal {
     groups: Vec<Arc<str>>,
+    /// The records that end the groups.
+    group_records: Vec<StateRecord>,
+    /// One of them is a consumer group, which has ended already.
+    ends_consumer_group: bool,
     offsets: Vec<(Arc<str>, TopicPartition)>,
     reply: Option<(WaiterId, Reply)>,
 }
 
 /// See the module.
-#[derive(Debug)]
 pub(crate) struct Shard {
     config: Arc<GroupCoordinatorConfig>,
+    cluster: Arc<dyn ClusterView>,
+    /// Revision of the cluster at which the newest topic appeared.
+    topics_created_at: u64,
+    must_reload: bool,
     groups: HashMap<Arc<str>, GroupSlot>,
     pending: PendingOffsets,
     timers: Timers,
@@ -151,6 +193,9 @@ impl Shard {
     pub(crate) fn new(config: Arc<GroupCoordinatorConfig>) -> Self {
         Self {
             config,
+            cluster: Arc::new(NoCluster),
+            topics_created_at: 0,
+            must_reload: false,
             groups: HashMap::new(),
             pending: PendingOffsets::default(),
             timers: Timers::default(),
@@ -179,7 +224,10 @@ impl Shard {
                 let group = ClassicGroup::from_metadata(group_id.clone(), metadata, now_ms);
                 self.slot_mut(&group_id, now_ms).group = Group::Classic(group);
             }
+            // A group that has become a consumer group ends by its own records.
+            GroupRecord::Group { group, value: None } if self.consumer(&group).is_some() => {}
             GroupRecord::Group { group, value: None } => self.forget_group(&group.into(), now_ms),
+            GroupRecord::Consumer { group, record } => self.replay_consumer(&group.into(), record, now_ms),
             GroupRecord::Unknown(kind) => return Ok(Some(kind)),
         }
         Ok(None)
@@ -190,6 +238,7 @@ impl Shard {
         let group_ids: Vec<Arc<str>> = self.groups.keys().cloned().collect();
         for group_id in group_ids {
             self.with_classic(&group_id, now, |group, turn| group.on_loaded(turn));
+            self.on_consumer_loaded(&group_id, now);
         }
     }
 
@@ -200,19 +249,18 @@ impl Shard {
 
     /// The slot of a group, made if there is none.
     fn slot_mut(&mut self, group_id: &Arc<str>, now_ms: i64) -> &mut GroupSlot {
-        self.groups.entry(group_id.clone()).or_insert_with(|| GroupSlot {
-            group: Group::Classic(ClassicGroup::new(group_id.clone(), now_ms)),
-            offsets: GroupOffsets::default(),
-        })
+        let new = || GroupSlot::new(Group::Classic(ClassicGroup::new(group_id.clone(), now_ms)));
+        self.groups.entry(group_id.clone()).or_insert_with(new)
     }
 
     /// Removes a group; what offsets it may still have stay, as those of a group without members.
     fn forget_group(&mut self, group_id: &Arc<str>, now_ms: i64) {
         let Some(slot) = self.groups.get_mut(group_id) else { return };
-        let Group::Classic(group) = &slot.group;
-        for timer in group.idle_timers() {
-            self.timers.cancel(group_id, timer);
-        }
+        let timers: Vec<GroupTimer> = match &slot.group {
+            Group::Classic(group) => group.idle_timers().collect(),
+            Group::Consumer(group) => group.member_ids().flat_map(member_timers).collect(),
+        };
+        timers.into_iter().for_each(|timer| self.timers.cancel(group_id, timer));
         if slot.offsets.is_empty() {
             self.groups.remove(group_id);
         } else {
@@ -221,9 +269,10 @@ impl Shard {
     }
 
     fn classic(&self, group_id: &str) -> Option<&ClassicGroup> {
-        self.groups.get(group_id).map(|slot| match &slot.group {
-            Group::Classic(group) => group,
-        })
+        match self.groups.get(group_id).map(|slot| &slot.group) {
+            Some(Group::Classic(group)) => Some(group),
+            _ => None,
+        }
     }
 
     /// Gives an event to a classic group and does what it wants done; `None` if there is no such group.
@@ -231,7 +280,7 @@ impl Shard {
         let config = self.config.clone();
         let mut turn = Turn::new(now.monotonic, now.wall_ms, &config);
         let slot = self.groups.get_mut(group_id)?;
-        let Group::Classic(group) = &mut slot.group;
+        let Group::Classic(group) = &mut slot.group else { return None };
         let result = event(group, &mut turn);
         let group_id = group.id().clone();
         for action in turn.actions {
@@ -263,8 +312,20 @@ impl Shard {
         if let Some(error) = refusal {
             return self.replies.push((waiter, Reply::Join(JoinResponse::refused(request.member_id, error))));
         }
+        if self.live_consumer(&request.group_id).is_some() {
+            return self.join_consumer_group(&request, new_id, waiter, now);
+        }
         let group_id: Arc<str> = request.group_id.as_str().into();
-        let is_new = !self.groups.contains_key(&group_id);
+        let was_consumer = self.consumer(&group_id).is_some();
+        if was_consumer && !request.member_id.is_empty() {
+            let refused = JoinResponse::refused(request.member_id, GroupError::UnknownMemberId);
+            return self.replies.push((waiter, Reply::Join(refused)));
+        }
+        if let Some(records) = self.end_empty_consumer_group(&group_id, now) {
+            self.slot_mut(&group_id, now.wall_ms).pending_writes += 1;
+            self.queue.push_back(Op::Consumer { group_id: group_id.clone(), records, reply: None });
+        }
+        let is_new = was_consumer || !self.groups.contains_key(&group_id);
         self.slot_mut(&group_id, now.wall_ms);
         let queued = self.queue.len();
         self.with_classic(&group_id, now, |group, turn| {
@@ -278,6 +339,9 @@ impl Shard {
 
     /// SyncGroup.
     pub(crate) fn sync(&mut self, request: SyncRequest, waiter: WaiterId, now: Now) {
+        if self.live_consumer(&request.group_id).is_some() && !self.is_overloaded() {
+            return self.sync_consumer_group(&request, waiter, now);
+        }
         let group_id = request.group_id.clone();
         let refusal = if self.is_overloaded() { Some(GroupError::CoordinatorNotAvailable) } else { None };
         let refusal = match refusal {
@@ -294,6 +358,9 @@ impl Shard {
 
     /// Heartbeat.
     pub(crate) fn heartbeat(&mut self, request: &HeartbeatRequest, now: Now) -> Result<(), GroupError> {
+        if self.consumer(&request.group_id).is_some() {
+            return self.heartbeat_consumer_group(request, now);
+        }
         let HeartbeatRequest { group_id, generation_id, member_id, group_instance_id } = request;
         self.with_classic(group_id, now, |group, turn| group.heartbeat(member_id, group_instance_id.as_deref(), *generation_id, turn))
             .unwrap_or(Err(GroupError::UnknownMemberId))
@@ -303,6 +370,9 @@ impl Shard {
     pub(crate) fn leave(&mut self, request: LeaveRequest, waiter: WaiterId, now: Now) {
         let queued = self.queue.len();
         let LeaveRequest { group_id, members } = request;
+        if self.consumer(&group_id).is_some() && !self.is_overloaded() {
+            return self.leave_consumer_group(&group_id, members, waiter, now);
+        }
         let left = if self.is_overloaded() {
             Err(GroupError::CoordinatorNotAvailable)
         } else if self.groups.contains_key(group_id.as_str()) {
@@ -319,7 +389,9 @@ impl Shard {
     /// Timers that are due fire.
     pub(crate) fn on_tick(&mut self, now: Now) {
         while let Some((group_id, timer)) = self.timers.pop_due(now.monotonic) {
-            self.with_classic(&group_id, now, |group, turn| group.on_timer(timer, turn));
+            if !self.on_consumer_timer(&group_id, &timer, now) {
+                self.with_classic(&group_id, now, |group, turn| group.on_timer(timer, turn));
+            }
         }
     }
 
@@ -407,6 +479,16 @@ impl Shard {
                 self.replies.push((waiter, Reply::Fetch(fetched)));
             }
             op @ (Op::TransactionalCommit { .. } | Op::Marker { .. }) => self.finish_transactional(op, result, now),
+            Op::Consumer { group_id, reply, .. } => {
+                self.must_reload |= result.is_err();
+                if let Some(slot) = self.groups.get_mut(&group_id) {
+                    slot.pending_writes = slot.pending_writes.saturating_sub(1);
+                }
+                self.replies.extend(reply.map(|(waiter, reply)| match result {
+                    Ok(()) => (waiter, reply),
+                    Err(error) => (waiter, reply.failed(error)),
+                }));
+            }
             Op::Exclusive(_) => debug_assert!(false, "an exclusive operation is worked out before it is finished"),
             Op::Removal(removal) => self.finish_removal(removal, result, now),
         }
@@ -421,7 +503,7 @@ impl Shard {
 fn take_records(op: &mut Op) -> Vec<StateRecord> {
     match op {
         Op::Group { record, .. } => record.take().into_iter().collect(),
-        Op::Commit { records, .. } => std::mem::take(records),
+        Op::Commit { records, .. } | Op::Consumer { records, .. } => std::mem::take(records),
         Op::Leave { .. } | Op::Fetch { .. } | Op::Exclusive(_) | Op::Removal(_) | Op::TransactionalCommit { .. } | Op::Marker { .. } => {
             Vec::new()
         }

@@ -13,6 +13,12 @@ pub(crate) enum GroupTimer {
     Join,
     /// Members of this generation that did not sync are removed.
     Sync(i32),
+    /// A member of a consumer group must have given its partitions up.
+    Rebalance(Arc<str>),
+    /// A member of a consumer group that speaks the classic protocol must have joined again.
+    ClassicJoin(Arc<str>),
+    /// Such a member must have sent SyncGroup.
+    ClassicSync(Arc<str>),
 }
 
 type Key = (Arc<str>, GroupTimer);
@@ -32,6 +38,13 @@ impl Timers {
             self.by_deadline.remove(&(old, key.clone()));
         }
         self.by_deadline.insert((deadline, key));
+    }
+
+    /// Sets a timer unless it is set.
+    pub(crate) fn set_if_absent(&mut self, group: &Arc<str>, timer: GroupTimer, deadline: Duration) {
+        if !self.by_key.contains_key(&(group.clone(), timer.clone())) {
+            self.set(group, timer, deadline);
+        }
     }
 
     /// Cancels a timer; no matter if it isn't set.

@@ -130,6 +130,8 @@ apis! {
     "DescribeProducers" DescribeProducersRequest 0..=0 => typed!(DescribeProducersRequest, describe_producers);
     "DescribeTransactions" DescribeTransactionsRequest 0..=0 => typed!(DescribeTransactionsRequest, describe_transactions);
     "ListTransactions" ListTransactionsRequest 0..=2 => typed!(ListTransactionsRequest, list_transactions);
+    "ConsumerGroupHeartbeat" ConsumerGroupHeartbeatRequest 0..=1 => typed!(ConsumerGroupHeartbeatRequest, consumer_group_heartbeat);
+    "ConsumerGroupDescribe" ConsumerGroupDescribeRequest 0..=1 => typed!(ConsumerGroupDescribeRequest, consumer_group_describe);
     "ListConfigResources" ListConfigResourcesRequest 0..=1 => typed!(ListConfigResourcesRequest, list_config_resources);
     "DescribeTopicPartitions" DescribeTopicPartitionsRequest 0..=0 => typed!(DescribeTopicPartitionsRequest, describe_topic_partitions);
 }

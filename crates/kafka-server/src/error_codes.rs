@@ -93,6 +93,12 @@ pub fn group_error(error: GroupError) -> ResponseError {
         GroupError::InvalidProducerEpoch => ResponseError::InvalidProducerEpoch,
         GroupError::InvalidTxnState => ResponseError::InvalidTxnState,
         GroupError::TransactionCoordinatorFenced => ResponseError::TransactionCoordinatorFenced,
+        GroupError::FencedMemberEpoch => ResponseError::FencedMemberEpoch,
+        GroupError::StaleMemberEpoch => ResponseError::StaleMemberEpoch,
+        GroupError::UnsupportedAssignor => ResponseError::UnsupportedAssignor,
+        GroupError::UnreleasedInstanceId => ResponseError::UnreleasedInstanceId,
+        GroupError::InvalidRegularExpression => ResponseError::InvalidRegularExpression,
+        GroupError::UnsupportedVersion => ResponseError::UnsupportedVersion,
         GroupError::InvalidRequest => ResponseError::InvalidRequest,
         GroupError::UnknownServerError => ResponseError::UnknownServerError,
     }

@@ -1,14 +1,15 @@
 //! The group coordinator of this broker: its settings, its log, and who it leads, after the metadata image.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use siltstone_common::Env;
-use siltstone_coordinator::{GroupCoordinator, GroupCoordinatorConfig};
+use siltstone_common::{Env, TopicId, TopicIdPartition};
+use siltstone_coordinator::{Assignor, ChangedTopics, ClusterView, GroupCoordinator, GroupCoordinatorConfig, MigrationPolicy, TopicView};
 use siltstone_metadata::api::CreateTopic;
-use siltstone_metadata::{MetadataApi, MetadataError, MetadataImage};
+use siltstone_metadata::{MetadataApi, MetadataError, MetadataImage, TopicImage};
 use siltstone_replica::ReplicaManager;
 
 use crate::context::{RequestContext, ServerConfig};
@@ -55,7 +56,37 @@ fn coordinator_config(configs: &BTreeMap<String, String>) -> GroupCoordinatorCon
             "offsets.retention.check.interval.ms",
             default.offsets_retention_check_interval_ms,
         ),
+        consumer_session_timeout_ms: setting(configs, "group.consumer.session.timeout.ms", default.consumer_session_timeout_ms),
+        consumer_session_timeout_limits_ms: limits(configs, "session.timeout.ms", default.consumer_session_timeout_limits_ms),
+        consumer_heartbeat_interval_ms: setting(configs, "group.consumer.heartbeat.interval.ms", default.consumer_heartbeat_interval_ms),
+        consumer_heartbeat_interval_limits_ms: limits(configs, "heartbeat.interval.ms", default.consumer_heartbeat_interval_limits_ms),
+        consumer_assignment_interval_ms: setting(configs, "group.consumer.assignment.interval.ms", default.consumer_assignment_interval_ms),
+        consumer_assignment_interval_limits_ms: limits(configs, "assignment.interval.ms", default.consumer_assignment_interval_limits_ms),
+        consumer_group_max_size: setting(configs, "group.consumer.max.size", default.consumer_group_max_size),
+        consumer_assignors: assignors(configs).unwrap_or(default.consumer_assignors),
+        consumer_migration_policy: configs
+            .get("group.consumer.migration.policy")
+            .and_then(|value| MigrationPolicy::by_name(value.trim()))
+            .unwrap_or(default.consumer_migration_policy),
+        consumer_regex_refresh_interval_ms: setting(
+            configs,
+            "group.consumer.regex.refresh.interval.ms",
+            default.consumer_regex_refresh_interval_ms,
+        ),
     }
+}
+
+/// `group.consumer.min.*` and `group.consumer.max.*` of a setting.
+fn limits(configs: &BTreeMap<String, String>, name: &str, default: RangeInclusive<i32>) -> RangeInclusive<i32> {
+    let min = setting(configs, &format!("group.consumer.min.{name}"), *default.start());
+    min..=setting(configs, &format!("group.consumer.max.{name}"), *default.end())
+}
+
+/// Those of `group.consumer.assignors` that there are; `None` if it is not given or names none of them.
+fn assignors(configs: &BTreeMap<String, String>) -> Option<Vec<Assignor>> {
+    let named = configs.get("group.consumer.assignors")?.split(',');
+    let known: Vec<Assignor> = named.filter_map(|name| Assignor::by_name(name.trim())).collect();
+    Some(known).filter(|known| !known.is_empty())
 }
 
 /// Keeps the coordinator in step with the image.
@@ -69,15 +100,75 @@ async fn follow(broker_id: i32, coordinator: GroupCoordinator, metadata: Arc<dyn
             coordinator.on_resignation(partition);
         }
         elect(&coordinator, &image, broker_id);
-        let gone = previous.topics.values().filter(|topic| !image.topics.contains_key(&topic.id));
-        let deleted: Vec<String> = gone.map(|topic| topic.name.clone()).collect();
-        if !deleted.is_empty() {
-            coordinator.on_topics_deleted(&deleted);
+        if image.revision != previous.revision {
+            let changed = changed_topics(&previous, &image);
+            let view = GroupClusterView { image: Arc::clone(&image), broker_id: broker_id.to_string() };
+            coordinator.on_cluster_changed(Arc::new(view), &changed);
         }
         previous = image;
         if images.changed().await.is_err() {
             return;
         }
+    }
+}
+
+/// What consumer groups must look at anew: topics with another id or another number of partitions.
+fn changed_topics(previous: &MetadataImage, image: &MetadataImage) -> ChangedTopics {
+    let is_same = |old: &Arc<TopicImage>, new: &Arc<TopicImage>| Arc::ptr_eq(old, new) || old.partitions.len() == new.partitions.len();
+    let mut changed = ChangedTopics::default();
+    for topic in image.topics.values() {
+        let old = previous.topics.get(&topic.id);
+        changed.any_created |= old.is_none();
+        if old.is_none_or(|old| !is_same(old, topic)) {
+            changed.names.push(topic.name.clone());
+        }
+    }
+    for topic in previous.topics.values().filter(|topic| !image.topics.contains_key(&topic.id)) {
+        changed.names.push(topic.name.clone());
+        changed.deleted.push(topic.name.clone());
+    }
+    changed
+}
+
+/// The image, as the coordinator sees it.
+struct GroupClusterView {
+    image: Arc<MetadataImage>,
+    broker_id: String,
+}
+
+fn topic_view(topic: &TopicImage) -> TopicView<'_> {
+    TopicView { id: topic.id, name: &topic.name, partitions: i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX) }
+}
+
+impl ClusterView for GroupClusterView {
+    fn revision(&self) -> u64 {
+        self.image.revision
+    }
+
+    fn topic(&self, name: &str) -> Option<TopicView<'_>> {
+        self.image.topic(name).map(|topic| topic_view(topic))
+    }
+
+    fn topic_by_id(&self, id: TopicId) -> Option<TopicView<'_>> {
+        self.image.topic_by_id(id).map(|topic| topic_view(topic))
+    }
+
+    fn for_each_topic_name(&self, visit: &mut dyn FnMut(&str)) {
+        self.image.topic_ids.keys().for_each(|name| visit(name));
+    }
+
+    fn partition_racks(&self, id: TopicId, partition: i32) -> Vec<String> {
+        let replicas = self.image.partition(TopicIdPartition::new(id, partition)).map(|partition| partition.replicas.as_slice());
+        let racks = replicas.unwrap_or_default().iter().filter_map(|id| self.image.brokers.get(id)?.rack.clone());
+        racks.collect()
+    }
+
+    /// The group's own, else what was set on the broker or on all brokers while running.
+    fn group_setting(&self, group_id: &str, name: &str) -> Option<i32> {
+        let own = self.image.group_configs.get(group_id).and_then(|configs| configs.get(name));
+        let broker_name = format!("group.{name}");
+        let dynamic = |broker: &str| self.image.broker_configs.get(broker).and_then(|configs| configs.get(&broker_name));
+        own.or_else(|| dynamic(&self.broker_id)).or_else(|| dynamic(""))?.trim().parse().ok()
     }
 }
 

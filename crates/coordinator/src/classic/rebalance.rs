@@ -51,6 +51,8 @@ impl ClassicGroup {
             GroupTimer::Heartbeat(member_id) => self.on_silence(&member_id, turn),
             GroupTimer::Join => self.on_join_timer(turn),
             GroupTimer::Sync(generation_id) => self.on_sync_timer(generation_id, turn),
+            // A consumer group's: left over from what this group was before.
+            GroupTimer::Rebalance(_) | GroupTimer::ClassicJoin(_) | GroupTimer::ClassicSync(_) => {}
         }
     }
 

@@ -14,11 +14,12 @@ use siltstone_common::clock::{Clock, SimulatedClock};
 use siltstone_common::fs::RealFs;
 use tokio::sync::Semaphore;
 
+use crate::cluster::NoCluster;
 use crate::messages::{CommitOffset, LeavingMember, Protocol};
 use crate::{
-    CommitRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator, GroupCoordinatorConfig, GroupError, HeartbeatRequest,
-    JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, Replayed, StateLog, StateLogError, StateRecord, SyncRequest,
-    TopicPartition, TransactionalAppend, TxnMarker,
+    ChangedTopics, CommitRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator, GroupCoordinatorConfig, GroupError,
+    HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, Replayed, StateLog, StateLogError, StateRecord,
+    SyncRequest, TopicPartition, TransactionalAppend, TxnMarker,
 };
 
 /// A log in memory that can be made to fail or to hold appends back.
@@ -171,7 +172,8 @@ fn t0() -> TopicPartition {
 }
 
 async fn committed(coordinator: &GroupCoordinator, group: &str, require_stable: bool) -> Result<i64, GroupError> {
-    let request = FetchOffsetsRequest { group_id: group.to_owned(), partitions: Some(vec![t0()]), require_stable };
+    let request =
+        FetchOffsetsRequest { group_id: group.to_owned(), partitions: Some(vec![t0()]), member_id: None, member_epoch: -1, require_stable };
     Ok(coordinator.fetch_offsets(request).await?[0].1.offset)
 }
 
@@ -346,13 +348,15 @@ async fn groups_and_offsets_are_deleted_by_tombstones() {
     let mut of_deleted = commit("live", Some(&joined[0]), 9);
     of_deleted.offsets[0].id.topic = "deleted".to_owned();
     coordinator.commit_offsets(of_deleted).await.unwrap();
-    coordinator.on_topics_deleted(&["deleted".to_owned()]);
+    let changed = ChangedTopics { deleted: vec!["deleted".to_owned()], ..ChangedTopics::default() };
+    coordinator.on_cluster_changed(Arc::new(NoCluster), &changed);
     assert_eq!(committed(&coordinator, "live", true).await, Ok(7));
     coordinator.shutdown();
 
     let again = leading(&log, GroupCoordinatorConfig::default()).await;
-    assert_eq!(again.describe_group("idle"), Err(GroupError::GroupIdNotFound));
-    let all = FetchOffsetsRequest { group_id: "live".to_owned(), partitions: None, require_stable: false };
+    assert_eq!(again.describe_group("idle").unwrap_err().error, GroupError::GroupIdNotFound);
+    let all =
+        FetchOffsetsRequest { group_id: "live".to_owned(), member_id: None, member_epoch: -1, partitions: None, require_stable: false };
     assert_eq!(again.fetch_offsets(all).await.unwrap().len(), 1);
 }
 
@@ -373,12 +377,12 @@ async fn offsets_expire_so_long_after_the_last_member_left() {
     }
     assert_eq!(committed(&coordinator, "g", false).await, Ok(7));
     assert_eq!(committed(&coordinator, "simple", false).await, Ok(-1));
-    assert_eq!(coordinator.describe_group("simple"), Err(GroupError::GroupIdNotFound));
+    assert_eq!(coordinator.describe_group("simple").unwrap_err().error, GroupError::GroupIdNotFound);
     // Then it falls silent: a day later they go, and the group with them.
     tokio::time::sleep(Duration::from_secs(23 * 3600)).await;
     assert_eq!(committed(&coordinator, "g", false).await, Ok(7));
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
     assert_eq!(committed(&coordinator, "g", false).await, Ok(-1));
-    assert_eq!(coordinator.describe_group("g"), Err(GroupError::GroupIdNotFound));
+    assert_eq!(coordinator.describe_group("g").unwrap_err().error, GroupError::GroupIdNotFound);
     assert!(log.all() > 0);
 }

@@ -23,7 +23,7 @@ const GROUP_VALUES: [&str; 5] = [
     "000409636f6e73756d6572000000030672616e6765036d310000018bcfe5687b03036d310369310363310b2f3132372e302e302e310000ea600000271004000102020900036d3200036332052f3a3a31000493e00000afc801010000",
 ];
 const EMPTY_GROUP_VALUE: &str = "0003000000000000ffffffffffffffffffffffff00000000";
-const CONSUMER_GROUP_KEY: &str = "0003000567726f7570";
+const SHARE_GROUP_KEY: &str = "000b000567726f7570";
 
 fn bytes(hex: &str) -> Bytes {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
@@ -130,7 +130,7 @@ fn every_version_of_a_group_is_read() {
 
 #[test]
 fn records_of_other_types_and_versions_are_told_apart_from_damage() {
-    assert_eq!(decode(&record(CONSUMER_GROUP_KEY, Some("00000000"))), Ok(GroupRecord::Unknown(3)));
+    assert_eq!(decode(&record(SHARE_GROUP_KEY, Some("00000000"))), Ok(GroupRecord::Unknown(11)));
     let future = OFFSET_VALUES[4].replacen("0004", "0005", 1);
     assert_eq!(decode(&record(OFFSET_KEY, Some(&future))), Err(WireError::UnknownVersion(5)));
     for (key, value) in [(OFFSET_KEY, OFFSET_VALUES[4]), (GROUP_KEY, GROUP_VALUES[3]), (GROUP_KEY, GROUP_VALUES[4])] {

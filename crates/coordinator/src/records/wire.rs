@@ -46,6 +46,10 @@ impl<'a> Reader<'a> {
         Ok(i8::from_be_bytes(self.array()?))
     }
 
+    pub(crate) fn uuid(&mut self) -> Result<uuid::Uuid, WireError> {
+        Ok(uuid::Uuid::from_bytes(self.array()?))
+    }
+
     pub(crate) fn i16(&mut self) -> Result<i16, WireError> {
         Ok(i16::from_be_bytes(self.array()?))
     }
@@ -154,6 +158,13 @@ pub(crate) fn put_nullable_string(buf: &mut BytesMut, text: Option<&str>) {
 pub(crate) fn put_compact_string(buf: &mut BytesMut, text: &str) {
     put_uvarint(buf, text.len() as u32 + 1);
     buf.put_slice(text.as_bytes());
+}
+
+pub(crate) fn put_compact_nullable_string(buf: &mut BytesMut, text: Option<&str>) {
+    match text {
+        Some(text) => put_compact_string(buf, text),
+        None => put_uvarint(buf, 0),
+    }
 }
 
 pub(crate) fn put_bytes(buf: &mut BytesMut, bytes: &[u8]) {

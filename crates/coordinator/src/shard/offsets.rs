@@ -2,6 +2,7 @@
 
 use super::{FetchedOffsets, Now, Op, Reply, Shard};
 use crate::classic::WaiterId;
+use crate::consumer::Commit;
 use crate::error::GroupError;
 use crate::messages::{CommitOffset, CommitOutcome, CommitRequest, CommittedOffset, FetchOffsetsRequest, TopicPartition};
 use crate::offsets::OffsetAndMetadata;
@@ -51,7 +52,17 @@ impl Shard {
         if self.is_overloaded() {
             return Err(GroupError::CoordinatorNotAvailable);
         }
-        let CommitRequest { group_id, generation_id, member_id, group_instance_id, .. } = request;
+        let CommitRequest { group_id, generation_id, member_id, group_instance_id, reports_unknown_group, .. } = request;
+        if let Some(group) = self.consumer(group_id) {
+            let commit = Commit {
+                member_id,
+                group_instance_id: group_instance_id.as_deref(),
+                epoch: *generation_id,
+                is_transactional: false,
+                knows_member_epochs: *reports_unknown_group,
+            };
+            return group.validate_commit(commit, request.offsets.iter().map(|commit| &commit.id), &*self.cluster);
+        }
         let validated = self.with_classic(group_id, now, |group, turn| {
             group.validate_commit(member_id, group_instance_id.as_deref(), *generation_id, turn)
         });
@@ -59,13 +70,16 @@ impl Shard {
             Some(result) => result,
             // A client that manages its partitions itself: the group comes into being with its offsets.
             None if *generation_id < 0 => Ok(()),
-            None if request.reports_unknown_group => Err(GroupError::GroupIdNotFound),
+            None if *reports_unknown_group => Err(GroupError::GroupIdNotFound),
             None => Err(GroupError::IllegalGeneration),
         }
     }
 
     /// OffsetFetch of what is committed. An unknown group has no offsets.
     pub(crate) fn fetch_offsets(&self, request: &FetchOffsetsRequest) -> Result<FetchedOffsets, GroupError> {
+        if let Some(group) = self.consumer(&request.group_id) {
+            group.validate_fetch(request.member_id.as_deref(), request.member_epoch)?;
+        }
         let slot = self.groups.get(request.group_id.as_str());
         let committed = |id: &TopicPartition| match slot {
             _ if request.require_stable && self.pending.is_unstable(&request.group_id, id) => CommittedOffset::unstable(),

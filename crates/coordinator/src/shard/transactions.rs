@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Now, Op, Reply, Shard};
 use crate::classic::WaiterId;
+use crate::consumer::Commit;
 use crate::error::GroupError;
 use crate::messages::{CommitRequest, TopicPartition, TransactionalCommitRequest};
 use crate::offsets::OffsetAndMetadata;
@@ -32,6 +33,18 @@ impl Shard {
     fn validate_transactional_commit(&self, commit: &CommitRequest) -> Result<(), GroupError> {
         if self.is_overloaded() {
             return Err(GroupError::CoordinatorNotAvailable);
+        }
+        if let Some(group) = self.consumer(&commit.group_id) {
+            let by = Commit {
+                member_id: &commit.member_id,
+                group_instance_id: commit.group_instance_id.as_deref(),
+                epoch: commit.generation_id,
+                is_transactional: true,
+                knows_member_epochs: true,
+            };
+            let judged = group.validate_commit(by, commit.offsets.iter().map(|commit| &commit.id), &*self.cluster);
+            // Producers know generations only.
+            return judged.map_err(|error| if error == GroupError::StaleMemberEpoch { GroupError::IllegalGeneration } else { error });
         }
         match self.classic(&commit.group_id) {
             Some(group) => {

@@ -277,6 +277,25 @@ pub(super) static SKELETONS: &[Skeleton] = &[
     Skeleton { key: 65, flexible_from: 0, fields: &[field(list(&STR))] },
     // ListTransactions
     Skeleton { key: 66, flexible_from: 0, fields: &[field(list(&STR)), field(list(&I64)), since(1, I64), since(2, STR)] },
+    // ConsumerGroupHeartbeat
+    Skeleton {
+        key: 68,
+        flexible_from: 0,
+        fields: &[
+            field(STR),
+            field(STR),
+            field(I32),
+            field(STR),
+            field(STR),
+            field(I32),
+            field(list(&STR)),
+            since(1, STR),
+            field(STR),
+            field(array(&[field(UUID), field(list(&I32))])),
+        ],
+    },
+    // ConsumerGroupDescribe
+    Skeleton { key: 69, flexible_from: 0, fields: &[field(list(&STR)), field(I8)] },
     // ListConfigResources
     Skeleton { key: 74, flexible_from: 0, fields: &[since(1, list(&I8))] },
     // DescribeTopicPartitions

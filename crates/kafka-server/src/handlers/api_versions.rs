@@ -27,8 +27,9 @@ struct Feature {
     level: i16,
 }
 
-/// Clients choose how they run transactions by the first (KIP-890).
-const FEATURES: &[Feature] = &[Feature { name: "transaction.version", min_level: 0, level: 2 }];
+/// Tools look for consumer groups by the first (KIP-848), clients choose how they run transactions by the second (KIP-890).
+const FEATURES: &[Feature] =
+    &[Feature { name: "group.version", min_level: 0, level: 1 }, Feature { name: "transaction.version", min_level: 0, level: 2 }];
 
 /// The table, or INVALID_REQUEST if the client names its software by characters that could not be a metric's label.
 pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {

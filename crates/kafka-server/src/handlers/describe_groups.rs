@@ -3,14 +3,14 @@
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
-use siltstone_coordinator::GroupError;
+use siltstone_coordinator::{GroupError, Refusal};
 
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
 use crate::topic_lookup::{OPERATIONS_UNKNOWN, text};
 
 /// All operations on a group, as a bit field (KIP-430): read, delete, describe, describe and alter configs.
-const ALL_GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
+pub(crate) const ALL_GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let asks_operations = ctx.api_version >= 3 && request.include_authorized_operations;
@@ -24,19 +24,18 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest)
 
 fn describe(ctx: &RequestContext, group_id: GroupId) -> DescribedGroup {
     let described = ctx.services.groups.describe_group(group_id.0.as_str());
-    let answer = DescribedGroup::default().with_group_id(group_id.clone());
+    let answer = DescribedGroup::default().with_group_id(group_id);
     let group = match described {
         Ok(group) => group,
         // Before version 6 a group that does not exist is a dead one (KIP-1043).
-        Err(GroupError::GroupIdNotFound) => {
+        Err(Refusal { error: GroupError::GroupIdNotFound, message }) => {
             let answer = answer.with_group_state(StrBytes::from_static_str("Dead"));
             if ctx.api_version < 6 {
                 return answer;
             }
-            let message = format!("Group {} not found.", group_id.0.as_str());
-            return answer.with_error_code(group_error(GroupError::GroupIdNotFound).code()).with_error_message(Some(text(message)));
+            return answer.with_error_code(group_error(GroupError::GroupIdNotFound).code()).with_error_message(message.map(text));
         }
-        Err(error) => return answer.with_error_code(group_error(error).code()),
+        Err(refusal) => return answer.with_error_code(group_error(refusal.error).code()),
     };
     let members = group.members.into_iter().map(|member| {
         DescribedGroupMember::default()

@@ -56,7 +56,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: JoinGroupRequest) -> J
 }
 
 /// An address as Java writes it, which is what tools show: a slash, IPv6 without abbreviation.
-fn client_host(peer: SocketAddr) -> String {
+pub(crate) fn client_host(peer: SocketAddr) -> String {
     match peer.ip().to_canonical() {
         IpAddr::V4(ip) => format!("/{ip}"),
         IpAddr::V6(ip) => format!("/{}", ip.segments().map(|segment| format!("{segment:x}")).join(":")),

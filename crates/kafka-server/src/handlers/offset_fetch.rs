@@ -20,13 +20,27 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) ->
         let mut groups = Vec::with_capacity(request.groups.len());
         for group in request.groups {
             let partitions = group.topics.as_deref().map(batched_partitions);
-            let fetched = fetch(ctx, &group.group_id, partitions, request.require_stable).await;
+            let asked = FetchOffsetsRequest {
+                group_id: group.group_id.0.to_string(),
+                member_id: group.member_id.as_ref().map(|id| id.to_string()),
+                member_epoch: group.member_epoch,
+                partitions,
+                require_stable: request.require_stable,
+            };
+            let fetched = fetch(ctx, asked).await;
             groups.push(group_answer(group.group_id, fetched));
         }
         return OffsetFetchResponse::default().with_groups(groups);
     }
     let partitions = request.topics.as_deref().map(partitions);
-    let fetched = fetch(ctx, &request.group_id, partitions.clone(), request.require_stable).await;
+    let asked = FetchOffsetsRequest {
+        group_id: request.group_id.0.to_string(),
+        member_id: None,
+        member_epoch: -1,
+        partitions: partitions.clone(),
+        require_stable: request.require_stable,
+    };
+    let fetched = fetch(ctx, asked).await;
     match fetched {
         Ok(fetched) => OffsetFetchResponse::default().with_topics(topics(fetched, 0)),
         // Version 1 has no error of the request: it is every partition's.
@@ -38,13 +52,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) ->
     }
 }
 
-async fn fetch(
-    ctx: &RequestContext,
-    group_id: &GroupId,
-    partitions: Option<Vec<TopicPartition>>,
-    require_stable: bool,
-) -> Result<Fetched, ResponseError> {
-    let request = FetchOffsetsRequest { group_id: group_id.0.to_string(), partitions, require_stable };
+async fn fetch(ctx: &RequestContext, request: FetchOffsetsRequest) -> Result<Fetched, ResponseError> {
     ctx.services.groups.fetch_offsets(request).await.map_err(group_error)
 }
 

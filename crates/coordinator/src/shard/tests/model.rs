@@ -186,8 +186,13 @@ impl Model {
     }
 
     fn committed(shard: &Shard) -> i64 {
-        let request =
-            FetchOffsetsRequest { group_id: GROUP.to_owned(), partitions: Some(vec![topic_partition("topic", 0)]), require_stable: false };
+        let request = FetchOffsetsRequest {
+            group_id: GROUP.to_owned(),
+            partitions: Some(vec![topic_partition("topic", 0)]),
+            member_id: None,
+            member_epoch: -1,
+            require_stable: false,
+        };
         shard.fetch_offsets(&request).unwrap()[0].1.offset
     }
 

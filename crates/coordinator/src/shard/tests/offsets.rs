@@ -12,8 +12,13 @@ impl World {
     }
 
     fn fetched(&self, group: &str, topic: &str) -> CommittedOffset {
-        let request =
-            FetchOffsetsRequest { group_id: group.to_owned(), partitions: Some(vec![topic_partition(topic, 0)]), require_stable: false };
+        let request = FetchOffsetsRequest {
+            group_id: group.to_owned(),
+            partitions: Some(vec![topic_partition(topic, 0)]),
+            member_id: None,
+            member_epoch: -1,
+            require_stable: false,
+        };
         self.shard.fetch_offsets(&request).unwrap().remove(0).1
     }
 
@@ -84,7 +89,8 @@ fn what_was_never_committed_is_minus_one() {
     assert_eq!(world.fetched("nobody", "topic"), CommittedOffset::none());
     world.commit("", None, -1).unwrap();
     assert_eq!(world.fetched(GROUP, "other"), CommittedOffset::none());
-    let all = FetchOffsetsRequest { group_id: GROUP.to_owned(), partitions: None, require_stable: false };
+    let all =
+        FetchOffsetsRequest { group_id: GROUP.to_owned(), partitions: None, member_id: None, member_epoch: -1, require_stable: false };
     assert_eq!(world.shard.fetch_offsets(&all).unwrap(), [(topic_partition("topic", 0), world.fetched(GROUP, "topic"))]);
 }
 

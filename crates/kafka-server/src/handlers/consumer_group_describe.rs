@@ -1,0 +1,66 @@
+//! ConsumerGroupDescribe (KIP-848): state, epochs and members of consumer groups.
+
+use kafka_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
+use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId};
+use kafka_protocol::protocol::StrBytes;
+use siltstone_coordinator::{DescribedConsumerMember, DescribedPartitions};
+
+use crate::context::RequestContext;
+use crate::error_codes::group_error;
+use crate::handlers::describe_groups::ALL_GROUP_OPERATIONS;
+use crate::topic_lookup::{OPERATIONS_UNKNOWN, text, topic_name};
+
+/// [`Member::member_type`] of a member that speaks the classic protocol.
+const CLASSIC_MEMBER: i8 = 0;
+const CONSUMER_MEMBER: i8 = 1;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
+    let groups = request.group_ids.into_iter().map(|group_id| {
+        let group = describe(ctx, group_id);
+        let operations =
+            if request.include_authorized_operations && group.error_code == 0 { ALL_GROUP_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        group.with_authorized_operations(operations)
+    });
+    ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
+}
+
+fn describe(ctx: &RequestContext, group_id: GroupId) -> DescribedGroup {
+    let described = ctx.services.groups.describe_consumer_group(group_id.0.as_str());
+    let answer = DescribedGroup::default().with_group_id(group_id);
+    match described {
+        Err(refusal) => answer.with_error_code(group_error(refusal.error).code()).with_error_message(refusal.message.map(text)),
+        Ok(group) => answer
+            .with_group_state(StrBytes::from_static_str(group.state))
+            .with_group_epoch(group.group_epoch)
+            .with_assignment_epoch(group.assignment_epoch)
+            .with_assignor_name(StrBytes::from_static_str(group.assignor))
+            .with_members(group.members.into_iter().map(|described| member(ctx, described)).collect()),
+    }
+}
+
+fn member(ctx: &RequestContext, member: DescribedConsumerMember) -> Member {
+    let kind = if member.is_classic { CLASSIC_MEMBER } else { CONSUMER_MEMBER };
+    Member::default()
+        .with_member_id(text(member.member_id))
+        .with_instance_id(member.group_instance_id.map(text))
+        .with_rack_id(member.rack_id.map(text))
+        .with_member_epoch(member.member_epoch)
+        .with_client_id(text(member.client_id))
+        .with_client_host(text(member.client_host))
+        .with_subscribed_topic_names(member.subscribed_topics.iter().map(|name| topic_name(name)).collect())
+        .with_subscribed_topic_regex(Some(text(member.subscribed_regex)))
+        .with_assignment(assignment(member.assignment))
+        .with_target_assignment(assignment(member.target))
+        // Version 0 does not tell the protocols apart; there the field must keep its default.
+        .with_member_type(if ctx.api_version >= 1 { kind } else { Member::default().member_type })
+}
+
+fn assignment(topics: Vec<DescribedPartitions>) -> Assignment {
+    let topics = topics.into_iter().map(|topic| {
+        TopicPartitions::default()
+            .with_topic_id(topic.topic_id.0)
+            .with_topic_name(topic_name(&topic.topic_name))
+            .with_partitions(topic.partitions)
+    });
+    Assignment::default().with_topic_partitions(topics.collect())
+}
