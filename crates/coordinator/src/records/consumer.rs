@@ -21,6 +21,11 @@ const REGULAR_EXPRESSION_KEY: i16 = 16;
 
 const VALUE_VERSION: i16 = 0;
 
+/// First byte of a tagged struct that may be null.
+const PRESENT: i8 = 1;
+/// Written even so, as Kafka does.
+const ABSENT: u8 = 0;
+
 /// True for the types that are read here.
 pub(super) fn is_consumer_record(kind: i16) -> bool {
     matches!(kind, GROUP_METADATA_KEY..=CURRENT_MEMBER_ASSIGNMENT_KEY | REGULAR_EXPRESSION_KEY)
@@ -82,7 +87,7 @@ fn read_profile(reader: &mut Reader<'_>) -> Result<MemberProfile, WireError> {
         classic: None,
     };
     reader.each_tagged_field(|tag, mut field| {
-        if tag == 0 && field.i8()? != -1 {
+        if tag == 0 && field.i8()? == PRESENT {
             profile.classic = Some(read_classic(&mut field)?);
         }
         Ok(())
@@ -225,11 +230,11 @@ fn profile_value(profile: &MemberProfile) -> Bytes {
     buf.put_i32(profile.rebalance_timeout_ms);
     put_compact_nullable_string(&mut buf, profile.server_assignor.as_deref());
     let Some(classic) = &profile.classic else {
-        put_uvarint(&mut buf, 0);
+        put_tag(&mut buf, &[ABSENT]);
         return buf.freeze();
     };
     let mut field = BytesMut::new();
-    field.put_i8(1);
+    field.put_i8(PRESENT);
     field.put_i32(classic.session_timeout_ms);
     put_len(&mut field, classic.protocols.len());
     for protocol in &classic.protocols {
