@@ -116,7 +116,13 @@ fn topic_partition() -> TopicPartition {
 }
 
 async fn committed(groups: &GroupCoordinator, group: &str) -> Option<i64> {
-    let request = FetchOffsetsRequest { group_id: group.to_owned(), partitions: Some(vec![topic_partition()]), require_stable: true };
+    let request = FetchOffsetsRequest {
+        group_id: group.to_owned(),
+        partitions: Some(vec![topic_partition()]),
+        member_id: None,
+        member_epoch: -1,
+        require_stable: true,
+    };
     groups.fetch_offsets(request).await.ok().map(|found| found[0].1.offset)
 }
 
