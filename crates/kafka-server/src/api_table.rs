@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use kafka_protocol::messages as wire;
-use kafka_protocol::protocol::{Decodable, HeaderVersion, Request};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, Request};
 
 use crate::answer::{Answer, encode_answer};
 use crate::context::RequestContext;
@@ -64,14 +64,24 @@ pub(crate) fn find(key: i16) -> Option<Row> {
     APIS.iter().position(|api| api.key == key).map(Row)
 }
 
-/// Decodes, handles, encodes: what the typed handlers have in common.
+/// Encodes in the newest version that the codec knows, where a later one has the same form.
+fn encode_known<R: Encodable + HeaderVersion + Message>(correlation_id: i32, version: i16, response: &R) -> Answer {
+    encode_answer(correlation_id, version.min(R::VERSIONS.max), response)
+}
+
+/// Decodes, handles, encodes: what the typed handlers have in common. A version above the codec's is decoded as its newest, so it must
+/// have the same form, or an encoder of its own.
 macro_rules! typed {
-    ($request:ident, $handler:ident) => {{
+    ($request:ident, $handler:ident) => {
+        typed!($request, $handler, encode_known)
+    };
+    ($request:ident, $handler:ident, $encode:path) => {{
         fn route(ctx: RequestContext, correlation_id: i32, mut body: Bytes) -> Result<BoxFuture<'static, Answer>, String> {
-            let request = wire::$request::decode(&mut body, ctx.api_version).map_err(|error| error.to_string())?;
+            let known = ctx.api_version.min(<wire::$request as Message>::VERSIONS.max);
+            let request = wire::$request::decode(&mut body, known).map_err(|error| error.to_string())?;
             Ok(Box::pin(async move {
                 let response: <wire::$request as Request>::Response = handlers::$handler::handle(&ctx, request).await;
-                encode_answer(correlation_id, ctx.api_version, &response)
+                $encode(correlation_id, ctx.api_version, &response)
             }))
         }
         Route::Typed(route)
@@ -97,7 +107,7 @@ apis! {
     // Kafka 4 serves Produce from 3 on, yet names 0: older librdkafka switches compression off otherwise (KAFKA-18659).
     "Produce" ProduceRequest 3..=13 advertised from 0 => Route::Produce;
     "Fetch" FetchRequest 4..=18 => Route::Fetch;
-    "ListOffsets" ListOffsetsRequest 1..=10 => typed!(ListOffsetsRequest, list_offsets);
+    "ListOffsets" ListOffsetsRequest 1..=11 => typed!(ListOffsetsRequest, list_offsets);
     "Metadata" MetadataRequest 0..=13 => typed!(MetadataRequest, metadata);
     "OffsetCommit" OffsetCommitRequest 2..=9 => typed!(OffsetCommitRequest, offset_commit);
     "OffsetFetch" OffsetFetchRequest 1..=9 => typed!(OffsetFetchRequest, offset_fetch);
@@ -121,13 +131,22 @@ apis! {
     "TxnOffsetCommit" TxnOffsetCommitRequest 0..=5 => typed!(TxnOffsetCommitRequest, txn_offset_commit);
     "DescribeConfigs" DescribeConfigsRequest 1..=4 => typed!(DescribeConfigsRequest, describe_configs);
     "AlterConfigs" AlterConfigsRequest 0..=2 => typed!(AlterConfigsRequest, alter_configs);
-    "DescribeLogDirs" DescribeLogDirsRequest 1..=4 => typed!(DescribeLogDirsRequest, describe_log_dirs);
+    "AlterReplicaLogDirs" AlterReplicaLogDirsRequest 1..=2 => typed!(AlterReplicaLogDirsRequest, alter_replica_log_dirs);
+    "DescribeLogDirs" DescribeLogDirsRequest 1..=5 => typed!(DescribeLogDirsRequest, describe_log_dirs, handlers::describe_log_dirs::encode);
     "CreatePartitions" CreatePartitionsRequest 0..=3 => typed!(CreatePartitionsRequest, create_partitions);
     "DeleteGroups" DeleteGroupsRequest 0..=2 => typed!(DeleteGroupsRequest, delete_groups);
+    "ElectLeaders" ElectLeadersRequest 0..=2 => typed!(ElectLeadersRequest, elect_leaders);
     "IncrementalAlterConfigs" IncrementalAlterConfigsRequest 0..=1 => typed!(IncrementalAlterConfigsRequest, incremental_alter_configs);
+    "AlterPartitionReassignments" AlterPartitionReassignmentsRequest 0..=1 => typed!(AlterPartitionReassignmentsRequest, alter_partition_reassignments);
+    "ListPartitionReassignments" ListPartitionReassignmentsRequest 0..=0 => typed!(ListPartitionReassignmentsRequest, list_partition_reassignments);
     "OffsetDelete" OffsetDeleteRequest 0..=0 => typed!(OffsetDeleteRequest, offset_delete);
+    "DescribeClientQuotas" DescribeClientQuotasRequest 0..=1 => typed!(DescribeClientQuotasRequest, describe_client_quotas);
+    "AlterClientQuotas" AlterClientQuotasRequest 0..=1 => typed!(AlterClientQuotasRequest, alter_client_quotas);
+    "DescribeQuorum" DescribeQuorumRequest 0..=2 => typed!(DescribeQuorumRequest, describe_quorum);
+    "UpdateFeatures" UpdateFeaturesRequest 0..=2 => typed!(UpdateFeaturesRequest, update_features);
     "DescribeCluster" DescribeClusterRequest 0..=2 => typed!(DescribeClusterRequest, describe_cluster);
     "DescribeProducers" DescribeProducersRequest 0..=0 => typed!(DescribeProducersRequest, describe_producers);
+    "UnregisterBroker" UnregisterBrokerRequest 0..=0 => typed!(UnregisterBrokerRequest, unregister_broker);
     "DescribeTransactions" DescribeTransactionsRequest 0..=0 => typed!(DescribeTransactionsRequest, describe_transactions);
     "ListTransactions" ListTransactionsRequest 0..=2 => typed!(ListTransactionsRequest, list_transactions);
     "ConsumerGroupHeartbeat" ConsumerGroupHeartbeatRequest 0..=1 => typed!(ConsumerGroupHeartbeatRequest, consumer_group_heartbeat);

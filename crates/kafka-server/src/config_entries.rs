@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 
 use kafka_protocol::messages::create_topics_response::CreatableTopicConfigs;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsSynonym};
-use siltstone_metadata::configs::{ConfigDef, ConfigType, broker_configs, topic_configs};
+use siltstone_metadata::configs::{
+    ConfigDef, ConfigType, broker_configs, client_metrics_configs, effective_text, group_configs, topic_configs,
+};
 use siltstone_metadata::{MetadataImage, TopicImage};
 
 use crate::context::RequestContext;
-use crate::settings::{ConfigSource, broker_def, broker_values};
+use crate::settings::{ConfigSource, broker_def, broker_values, dynamic_broker_configs};
 use crate::topic_lookup::text;
 
 /// One place that gives a setting a value.
 struct Origin {
     name: String,
-    value: Option<String>,
+    value: String,
     source: ConfigSource,
 }
 
 /// A setting with every place that gives it a value, the one in force first.
 pub(crate) struct ConfigEntry {
     def: &'static ConfigDef,
+    /// In force, whatever places are told.
+    value: Option<String>,
     origins: Vec<Origin>,
 }
 
@@ -44,18 +48,14 @@ impl ConfigEntry {
         if self.is_sensitive() { None } else { value.map(text) }
     }
 
-    fn value(&self) -> Option<kafka_protocol::protocol::StrBytes> {
-        self.shown(self.origins.first().and_then(|origin| origin.value.as_ref()))
-    }
-
     pub(crate) fn describe(&self, detail: Detail, read_only: bool) -> DescribeConfigsResourceResult {
         let synonyms = self.origins.iter().filter(|_| detail.synonyms).map(|origin| {
             let synonym = DescribeConfigsSynonym::default().with_name(text(&origin.name)).with_source(origin.source as i8);
-            synonym.with_value(self.shown(origin.value.as_ref()))
+            synonym.with_value(self.shown(Some(&origin.value)))
         });
         DescribeConfigsResourceResult::default()
             .with_name(text(self.def.name))
-            .with_value(self.value())
+            .with_value(self.shown(self.value.as_ref()))
             .with_read_only(read_only)
             .with_config_source(self.source() as i8)
             .with_is_sensitive(self.is_sensitive())
@@ -63,52 +63,7 @@ impl ConfigEntry {
             .with_config_type(wire_type(self.def.kind))
             .with_documentation(detail.documentation.then(|| text(self.def.documentation)))
     }
-}
 
-/// Every topic setting of `topic`, in the order of the table.
-pub(crate) fn of_topic(ctx: &RequestContext, image: &MetadataImage, topic: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
-    let entries = topic_configs().iter().filter(|def| !def.internal).map(|def| {
-        let own = topic.get(def.name).map(|value| Origin {
-            name: def.name.to_owned(),
-            value: Some(value.clone()),
-            source: ConfigSource::DynamicTopic,
-        });
-        let synonym = def.broker_synonym.and_then(broker_def);
-        let inherited = synonym.map(|synonym| broker_origins(ctx, image, synonym)).unwrap_or_default();
-        // The topic's own default is the last word where no broker setting stands behind it, or where that one has another default.
-        let default = Origin {
-            name: def.broker_synonym.unwrap_or(def.name).to_owned(),
-            value: def.default.map(str::to_owned),
-            source: ConfigSource::Default,
-        };
-        let set = inherited.into_iter().filter(|origin| origin.source != ConfigSource::Default);
-        ConfigEntry { def, origins: own.into_iter().chain(set).chain([default]).collect() }
-    });
-    entries.collect()
-}
-
-/// Every broker setting.
-pub(crate) fn of_broker(ctx: &RequestContext, image: &MetadataImage) -> Vec<ConfigEntry> {
-    broker_configs().iter().map(|def| ConfigEntry { def, origins: broker_origins(ctx, image, def) }).collect()
-}
-
-/// The cluster-wide dynamic defaults that are set.
-pub(crate) fn of_cluster_default(image: &MetadataImage) -> Vec<ConfigEntry> {
-    let set = image.broker_configs.get("").into_iter().flatten();
-    let entries = set.filter_map(|(name, value)| {
-        let origin = Origin { name: name.clone(), value: Some(value.clone()), source: ConfigSource::DynamicDefaultBroker };
-        broker_def(name).map(|def| ConfigEntry { def, origins: vec![origin] })
-    });
-    entries.collect()
-}
-
-fn broker_origins(ctx: &RequestContext, image: &MetadataImage, def: &'static ConfigDef) -> Vec<Origin> {
-    let values = broker_values(&ctx.services, image, def.name);
-    let origins = values.into_iter().map(|(source, value)| Origin { name: def.name.to_owned(), value: Some(value.to_owned()), source });
-    origins.collect()
-}
-
-impl ConfigEntry {
     pub(crate) fn name(&self) -> &'static str {
         self.def.name
     }
@@ -118,13 +73,96 @@ impl ConfigEntry {
     }
 }
 
+/// Every topic setting of `topic`, in the order of the table.
+pub(crate) fn of_topic(ctx: &RequestContext, image: &MetadataImage, topic: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
+    let inherited = |def: &ConfigDef| def.broker_synonym.map(|name| broker_origins(ctx, image, name)).unwrap_or_default();
+    let defs = topic_configs().iter().filter(|def| !def.internal);
+    defs.map(|def| inheriting(ctx, image, def, topic, ConfigSource::DynamicTopic, inherited(def))).collect()
+}
+
+/// Every group setting of a group that has these of its own. Defaults without a broker setting behind them are told under their own name.
+pub(crate) fn of_group(ctx: &RequestContext, image: &MetadataImage, group: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
+    let inherited = |def: &ConfigDef| match (def.broker_synonym, def.default) {
+        (Some(name), _) => broker_origins(ctx, image, name),
+        (None, Some(value)) => vec![Origin { name: def.name.to_owned(), value: value.to_owned(), source: ConfigSource::Default }],
+        (None, None) => Vec::new(),
+    };
+    let defs = group_configs().iter();
+    defs.map(|def| inheriting(ctx, image, def, group, ConfigSource::GroupConfig, inherited(def))).collect()
+}
+
+/// Every setting of a subscription to clients' metrics that has these of its own.
+pub(crate) fn of_client_metrics(own: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
+    let entries = client_metrics_configs().iter().map(|def| {
+        let set = own.get(def.name).map(|value| (value, ConfigSource::ClientMetrics));
+        let default = def.default.map(|value| (value.to_owned(), ConfigSource::Default));
+        let origins = set.map(|(value, source)| (value.clone(), source)).into_iter().chain(default);
+        let origins: Vec<_> = origins.map(|(value, source)| Origin { name: def.name.to_owned(), value, source }).collect();
+        ConfigEntry { def, value: origins.first().map(|origin| origin.value.clone()), origins }
+    });
+    entries.collect()
+}
+
+/// An entry of a resource that inherits from the broker's settings.
+fn inheriting(
+    ctx: &RequestContext,
+    image: &MetadataImage,
+    def: &'static ConfigDef,
+    own: &BTreeMap<String, String>,
+    source: ConfigSource,
+    inherited: Vec<Origin>,
+) -> ConfigEntry {
+    let set = own.get(def.name).map(|value| Origin { name: def.name.to_owned(), value: value.clone(), source });
+    let dynamic = dynamic_broker_configs(&ctx.services, image);
+    let value = effective_text(def, own, &dynamic, &ctx.services.config.broker_configs);
+    ConfigEntry { def, value, origins: set.into_iter().chain(inherited).collect() }
+}
+
+/// Every broker setting.
+pub(crate) fn of_broker(ctx: &RequestContext, image: &MetadataImage) -> Vec<ConfigEntry> {
+    let entries = broker_configs().iter().map(|def| {
+        let value = broker_values(&ctx.services, image, def.name).first().map(|(_, value)| (*value).to_owned());
+        ConfigEntry { def, value, origins: broker_origins(ctx, image, def.name) }
+    });
+    entries.collect()
+}
+
+/// The cluster-wide dynamic defaults that are set.
+pub(crate) fn of_cluster_default(image: &MetadataImage) -> Vec<ConfigEntry> {
+    let set = image.broker_configs.get("").into_iter().flatten();
+    let entries = set.filter_map(|(name, value)| {
+        let origin = Origin { name: name.clone(), value: value.clone(), source: ConfigSource::DynamicDefaultBroker };
+        broker_def(name).map(|def| ConfigEntry { def, value: Some(value.clone()), origins: vec![origin] })
+    });
+    entries.collect()
+}
+
+/// Every place that gives broker setting `name` or one of its other units a value, as Kafka tells them: by kind of place, then by unit, and
+/// from the first one on that bears the name itself.
+fn broker_origins(ctx: &RequestContext, image: &MetadataImage, name: &str) -> Vec<Origin> {
+    let mut origins = Vec::new();
+    for unit in units(name) {
+        let values = broker_values(&ctx.services, image, unit);
+        origins.extend(values.into_iter().map(|(source, value)| Origin { name: unit.to_owned(), value: value.to_owned(), source }));
+    }
+    origins.sort_by_key(|origin| origin.source as i8);
+    origins.into_iter().skip_while(|origin| origin.name != name).collect()
+}
+
+/// The settings that say the same as `name` in other units, and itself, in the order in which they count.
+fn units(name: &str) -> Vec<&str> {
+    let several = topic_configs().iter().map(|def| def.synonyms);
+    let group = several.filter(|synonyms| synonyms.len() > 1).find(|synonyms| synonyms.iter().any(|synonym| synonym.name == name));
+    group.map_or_else(|| vec![name], |synonyms| synonyms.iter().map(|synonym| synonym.name).collect())
+}
+
 /// A created topic's settings, for CreateTopics version 5 and up.
 pub(crate) fn created_topic(ctx: &RequestContext, topic: &TopicImage) -> Vec<CreatableTopicConfigs> {
     let image = ctx.services.metadata.image();
     let configs = of_topic(ctx, &image, &topic.configs).into_iter().map(|entry| {
         CreatableTopicConfigs::default()
             .with_name(text(entry.name()))
-            .with_value(entry.value())
+            .with_value(entry.shown(entry.value.as_ref()))
             .with_config_source(entry.source() as i8)
             .with_is_sensitive(entry.is_sensitive())
     });

@@ -6,6 +6,21 @@ use siltstone_log::AppendError;
 use siltstone_metadata::MetadataError;
 use siltstone_replica::ReplicaError;
 
+/// The answer with the code and the words of a refusal, or as it is.
+macro_rules! with_error {
+    ($answer:expr, $outcome:expr) => {{
+        let answer = $answer;
+        match $outcome {
+            Ok(()) => answer,
+            Err(error) => {
+                let code = $crate::error_codes::metadata_error(&error).code();
+                answer.with_error_code(code).with_error_message(Some($crate::topic_lookup::text(error)))
+            }
+        }
+    }};
+}
+pub(crate) use with_error;
+
 /// The wire code of a refused partition request.
 pub fn replica_error(error: &ReplicaError) -> ResponseError {
     match error {
@@ -52,7 +67,7 @@ pub fn append_error(error: &AppendError) -> ResponseError {
 pub fn metadata_error(error: &MetadataError) -> ResponseError {
     match error {
         MetadataError::TopicExists(_) => ResponseError::TopicAlreadyExists,
-        MetadataError::UnknownTopic(_) => ResponseError::UnknownTopicOrPartition,
+        MetadataError::UnknownTopic(_) | MetadataError::UnknownPartition(_) => ResponseError::UnknownTopicOrPartition,
         MetadataError::UnknownTopicId(_) => ResponseError::UnknownTopicId,
         MetadataError::InvalidTopic(_) => ResponseError::InvalidTopicException,
         MetadataError::InvalidPartitions(_) => ResponseError::InvalidPartitions,
@@ -64,7 +79,11 @@ pub fn metadata_error(error: &MetadataError) -> ResponseError {
         MetadataError::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
         MetadataError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
         MetadataError::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
-        MetadataError::Conflict(_) => ResponseError::InvalidUpdateVersion,
+        MetadataError::Conflict(_) | MetadataError::InvalidFeature(_) => ResponseError::InvalidUpdateVersion,
+        MetadataError::ElectionNotNeeded => ResponseError::ElectionNotNeeded,
+        MetadataError::PreferredLeaderNotAvailable => ResponseError::PreferredLeaderNotAvailable,
+        MetadataError::EligibleLeadersNotAvailable => ResponseError::EligibleLeadersNotAvailable,
+        MetadataError::NoReassignment => ResponseError::NoReassignmentInProgress,
         MetadataError::WrongCluster(_) => ResponseError::InconsistentClusterId,
         MetadataError::Unavailable(_) => ResponseError::CoordinatorNotAvailable,
     }

@@ -3,6 +3,7 @@
 
 mod answer;
 mod api_table;
+mod broker_loggers;
 mod budget;
 pub mod client;
 mod config_entries;

@@ -1,5 +1,7 @@
 //! A broker setting's value now: dynamic on this broker, else the dynamic cluster default, else given at start, else Kafka's default.
 
+use std::collections::BTreeMap;
+
 use siltstone_metadata::MetadataImage;
 use siltstone_metadata::configs::{ConfigDef, broker_configs};
 
@@ -18,6 +20,10 @@ pub enum ConfigSource {
     StaticBroker = 4,
     /// Not set.
     Default = 5,
+    /// The level of a logger.
+    DynamicBrokerLogger = 6,
+    /// Set on the subscription to clients' metrics.
+    ClientMetrics = 7,
     /// Set on the group.
     GroupConfig = 8,
 }
@@ -33,6 +39,13 @@ pub fn broker_values<'a>(services: &'a Services, image: &'a MetadataImage, name:
         (ConfigSource::Default, broker_def(name).and_then(|def| def.default)),
     ];
     places.into_iter().filter_map(|(source, value)| value.map(|value| (source, value))).collect()
+}
+
+/// What is set on this broker while running: its own over the cluster-wide.
+pub fn dynamic_broker_configs(services: &Services, image: &MetadataImage) -> BTreeMap<String, String> {
+    let own = services.config.broker_id.to_string();
+    let layers = ["", own.as_str()].into_iter().filter_map(|key| image.broker_configs.get(key));
+    layers.flatten().map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// The definition of a broker setting.

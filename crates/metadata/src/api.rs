@@ -9,7 +9,9 @@ use siltstone_common::{TopicId, TopicIdPartition};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::features::FeatureUpdate;
 use crate::image::{MetadataImage, TopicImage};
+use crate::quotas::QuotaEntity;
 use crate::segments::{RemoteExtent, SegmentRow};
 
 /// A request to the metadata service was refused or failed.
@@ -20,8 +22,11 @@ pub enum MetadataError {
     #[error("Topic '{0}' already exists.")]
     TopicExists(String),
     /// UNKNOWN_TOPIC_OR_PARTITION
-    #[error("unknown topic '{0}'")]
+    #[error("The topic '{0}' does not exist.")]
     UnknownTopic(String),
+    /// UNKNOWN_TOPIC_OR_PARTITION, in words of the caller's.
+    #[error("{0}")]
+    UnknownPartition(String),
     /// UNKNOWN_TOPIC_ID
     #[error("unknown topic id {0}")]
     UnknownTopicId(TopicId),
@@ -46,8 +51,23 @@ pub enum MetadataError {
     /// INVALID_REQUEST
     #[error("{0}")]
     InvalidRequest(String),
+    /// INVALID_UPDATE_VERSION of a feature.
+    #[error("{0}")]
+    InvalidFeature(String),
+    /// ELECTION_NOT_NEEDED
+    #[error("Leader election not needed for topic partition.")]
+    ElectionNotNeeded,
+    /// PREFERRED_LEADER_NOT_AVAILABLE
+    #[error("The preferred leader was not available.")]
+    PreferredLeaderNotAvailable,
+    /// ELIGIBLE_LEADERS_NOT_AVAILABLE
+    #[error("Eligible topic partition leaders are not available.")]
+    EligibleLeadersNotAvailable,
+    /// NO_REASSIGNMENT_IN_PROGRESS
+    #[error("No partition reassignment is in progress.")]
+    NoReassignment,
     /// BROKER_ID_NOT_REGISTERED
-    #[error("broker {0} is not registered")]
+    #[error("Broker ID {0} is not currently registered")]
     UnknownBroker(i32),
     /// STALE_BROKER_EPOCH
     #[error("broker epoch is stale")]
@@ -108,6 +128,51 @@ pub enum ConfigResource {
     Broker(String),
     /// A group.
     Group(String),
+    /// A subscription to clients' metrics (KIP-714), by name.
+    ClientMetrics(String),
+}
+
+/// What a leader election may do.
+#[derive(Copy, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Election {
+    /// Give leadership back to the preferred replica, if that is in sync.
+    Preferred,
+    /// Where nobody leads, let any replica lead that is up, whatever is lost by it.
+    Unclean,
+}
+
+/// A change of the cluster that an operator asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminChange {
+    /// Changes the quotas of one entity (KIP-546).
+    Quotas {
+        /// Whose.
+        entity: QuotaEntity,
+        /// By quota name: a value to set, or `None` to take it away.
+        ops: BTreeMap<String, Option<f64>>,
+    },
+    /// Elects a leader (KIP-460).
+    ElectLeader {
+        /// Of this partition.
+        id: TopicIdPartition,
+        /// How.
+        election: Election,
+    },
+    /// Moves a partition to other brokers (KIP-455).
+    Reassign {
+        /// This partition.
+        id: TopicIdPartition,
+        /// Where to; `None` calls a move off.
+        replicas: Option<Vec<i32>>,
+        /// Whether there may be more or fewer replicas than before (KIP-860).
+        allow_replication_factor_change: bool,
+    },
+    /// Forgets a broker that will not come back.
+    UnregisterBroker(i32),
+    /// Changes the levels of features, all or none (KIP-584).
+    Features(Vec<FeatureUpdate>),
 }
 
 /// One change of a setting (KIP-339).
@@ -165,6 +230,8 @@ pub trait MetadataApi: Send + Sync {
     ) -> Result<(), MetadataError>;
     /// Changes settings, all or none.
     async fn alter_configs(&self, resource: ConfigResource, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), MetadataError>;
+    /// Makes a change that an operator asks for.
+    async fn administer(&self, change: AdminChange, validate_only: bool) -> Result<(), MetadataError>;
     /// Changes the ISR by compare-and-set on (leader epoch, partition epoch) (I11); the new partition epoch.
     async fn alter_isr(&self, id: TopicIdPartition, leader_epoch: i32, partition_epoch: i32, isr: Vec<i32>) -> Result<i32, MetadataError>;
     /// A block of producer ids never given before: (first, count).

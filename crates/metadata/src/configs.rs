@@ -8,6 +8,7 @@ mod broker_config;
 mod broker_group;
 mod broker_log;
 mod broker_server;
+pub mod client_metrics;
 mod group;
 mod resolve;
 mod topic;
@@ -16,9 +17,12 @@ mod validate;
 use std::sync::LazyLock;
 
 pub use broker_config::BrokerConfig;
-pub use resolve::TopicConfig;
+pub use resolve::{TopicConfig, effective_text};
 pub use validate::nearest;
-pub(crate) use validate::{validate_dynamic_broker_config, validate_group_config, validate_topic_configs_together};
+pub(crate) use validate::{
+    validate_client_metrics_config, validate_cluster_default, validate_dynamic_broker_config, validate_group_config,
+    validate_group_configs_together, validate_topic_configs_together,
+};
 
 /// Kafka's types, as DescribeConfigs reports them.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -107,6 +111,9 @@ impl ConfigDef {
     }
 }
 
+/// The setting that says how many replicas must have a record before it counts.
+pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
 /// All topic settings, by name.
 pub fn topic_configs() -> &'static [ConfigDef] {
     topic::ALL
@@ -125,6 +132,11 @@ pub fn broker_configs() -> &'static [ConfigDef] {
 /// All group settings, by name (KIP-848, KIP-932, KIP-1071).
 pub fn group_configs() -> &'static [ConfigDef] {
     group::ALL
+}
+
+/// All settings of a subscription to clients' metrics, by name (KIP-714).
+pub fn client_metrics_configs() -> &'static [ConfigDef] {
+    client_metrics::ALL
 }
 
 /// The topic setting of that name.

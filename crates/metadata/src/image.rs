@@ -6,6 +6,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use siltstone_common::{TopicId, TopicIdPartition};
 
+use crate::quotas::{QuotaEntity, Quotas};
+
 /// A broker as registered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BrokerImage {
@@ -103,6 +105,24 @@ pub enum ImageChange {
         /// All that are set.
         configs: BTreeMap<String, String>,
     },
+    /// A broker was forgotten.
+    BrokerRemoved(i32),
+    /// Levels of features that differ from the release's, all of them.
+    Features(BTreeMap<String, i16>),
+    /// The quotas of one entity, all of them; empty for none.
+    Quotas {
+        /// Whose.
+        entity: QuotaEntity,
+        /// By name.
+        quotas: Quotas,
+    },
+    /// Settings of a subscription to clients' metrics, all of them; empty for none.
+    ClientMetricsConfigs {
+        /// Its name.
+        name: String,
+        /// All that are set.
+        configs: BTreeMap<String, String>,
+    },
     /// Dynamic settings of a group, all of them; empty for none.
     GroupConfigs {
         /// Group id.
@@ -131,6 +151,12 @@ pub struct MetadataImage {
     pub broker_configs: BTreeMap<String, BTreeMap<String, String>>,
     /// Dynamic settings of groups, by group id.
     pub group_configs: BTreeMap<String, BTreeMap<String, String>>,
+    /// Settings of subscriptions to clients' metrics, by name (KIP-714).
+    pub client_metrics: BTreeMap<String, BTreeMap<String, String>>,
+    /// Quotas, by whom they are for.
+    pub quotas: BTreeMap<QuotaEntity, Quotas>,
+    /// Levels of features that an operator has changed.
+    pub features: BTreeMap<String, i16>,
 }
 
 impl MetadataImage {
@@ -155,9 +181,16 @@ impl MetadataImage {
             ImageChange::Cluster(id) => self.cluster_id.clone_from(id),
             ImageChange::Broker(broker) => {
                 self.brokers.insert(broker.id, broker.clone());
-                let controller = self.active_brokers().next().or(self.brokers.keys().next().copied());
-                self.controller_id = controller.unwrap_or(-1);
+                self.choose_controller();
             }
+            ImageChange::BrokerRemoved(id) => {
+                self.brokers.remove(id);
+                self.choose_controller();
+            }
+            ImageChange::Features(levels) => self.features.clone_from(levels),
+            ImageChange::Quotas { entity, quotas } if quotas.is_empty() => drop(self.quotas.remove(entity)),
+            ImageChange::Quotas { entity, quotas } => drop(self.quotas.insert(entity.clone(), quotas.clone())),
+            ImageChange::ClientMetricsConfigs { name, configs } => set_or_remove(&mut self.client_metrics, name, configs),
             ImageChange::Topic(topic) => {
                 self.topic_ids.insert(topic.name.clone(), topic.id);
                 self.topics.insert(topic.id, topic.clone());
@@ -182,6 +215,11 @@ impl MetadataImage {
             ImageChange::BrokerConfigs { broker, configs } => set_or_remove(&mut self.broker_configs, broker, configs),
             ImageChange::GroupConfigs { group, configs } => set_or_remove(&mut self.group_configs, group, configs),
         }
+    }
+
+    fn choose_controller(&mut self) {
+        let controller = self.active_brokers().next().or(self.brokers.keys().next().copied());
+        self.controller_id = controller.unwrap_or(-1);
     }
 
     /// Brokers that are not fenced.

@@ -3,9 +3,11 @@
 pub mod api;
 pub mod configs;
 mod controller;
+pub mod features;
 mod follower;
 pub mod http;
 pub mod image;
+pub mod quotas;
 mod rows;
 pub mod segments;
 mod service;

@@ -8,7 +8,9 @@
 //! | `topic/<id>` | name, settings |
 //! | `partitions/<id>/<chunk>` | [`CHUNK_PARTITIONS`] partitions each, so that a topic of 10,000 fits one transaction |
 //! | `deleted/<id>` | a deleted topic whose segments are not all forgotten |
-//! | `broker-config/<id>`, `group-config/<name>` | dynamic settings |
+//! | `broker-config/<id>`, `group-config/<name>`, `client-metrics/<name>` | dynamic settings |
+//! | `quota/<entity as JSON>` | quotas |
+//! | `features` | levels of features that differ from the release's |
 //! | `producer-ids` | first id not given out |
 //!
 //! Topic ids are 32 hexadecimal digits, numbers in keys hexadecimal with leading zeroes, so that keys sort like numbers.
@@ -23,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use siltstone_common::{TopicId, TopicIdPartition};
 
 use crate::image::{BrokerImage, ImageChange, MetadataImage, PartitionImage, TopicImage};
+use crate::quotas::{QuotaEntity, Quotas};
 use crate::store::Write;
 
 /// Partitions of one row.
@@ -39,8 +42,12 @@ pub(crate) const PARTITIONS: &str = "partitions/";
 pub(crate) const DELETED: &str = "deleted/";
 pub(crate) const BROKER_CONFIG: &str = "broker-config/";
 pub(crate) const GROUP_CONFIG: &str = "group-config/";
+pub(crate) const CLIENT_METRICS: &str = "client-metrics/";
+pub(crate) const QUOTA: &str = "quota/";
+pub(crate) const FEATURES: &str = "features";
 /// Prefixes of what makes the image, in the order in which it must be read.
-pub(crate) const IMAGE_PREFIXES: [&str; 6] = [CLUSTER, BROKER, TOPIC, PARTITIONS, BROKER_CONFIG, GROUP_CONFIG];
+pub(crate) const IMAGE_PREFIXES: [&str; 9] =
+    [CLUSTER, BROKER, TOPIC, PARTITIONS, BROKER_CONFIG, GROUP_CONFIG, CLIENT_METRICS, QUOTA, FEATURES];
 
 /// A value with its version.
 #[derive(Serialize, Deserialize)]
@@ -105,6 +112,16 @@ pub(crate) struct DeletedRow {
 #[derive(Serialize, Deserialize)]
 struct ConfigsRow {
     configs: BTreeMap<String, String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct QuotasRow {
+    quotas: Quotas,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FeaturesRow {
+    levels: BTreeMap<String, i16>,
 }
 
 /// leader, leader epoch, partition epoch, replicas, isr, elr, last known leader
@@ -174,7 +191,17 @@ pub(crate) fn writes_of(change: &ImageChange, before: &MetadataImage, after: &Me
         ImageChange::TopicDeleted(id) => before.topics.get(id).map_or_else(Vec::new, |topic| deletion_writes(topic, now_ms)),
         ImageChange::BrokerConfigs { broker, configs } => vec![configs_write(BROKER_CONFIG, broker, configs)],
         ImageChange::GroupConfigs { group, configs } => vec![configs_write(GROUP_CONFIG, group, configs)],
+        ImageChange::ClientMetricsConfigs { name, configs } => vec![configs_write(CLIENT_METRICS, name, configs)],
+        ImageChange::BrokerRemoved(id) => vec![Write::Delete(format!("{BROKER}{id}").into())],
+        ImageChange::Features(levels) => vec![Write::put(FEATURES, encode(FeaturesRow { levels: levels.clone() }))],
+        ImageChange::Quotas { entity, quotas } if quotas.is_empty() => vec![Write::Delete(quota_key(entity).into())],
+        ImageChange::Quotas { entity, quotas } => vec![Write::put(quota_key(entity), encode(QuotasRow { quotas: quotas.clone() }))],
     }
+}
+
+fn quota_key(entity: &QuotaEntity) -> String {
+    // A map of strings: serde_json can't fail on it.
+    format!("{QUOTA}{}", serde_json::to_string(entity).unwrap_or_default())
 }
 
 fn chunk_count(topic: &TopicImage) -> usize {
@@ -204,6 +231,11 @@ fn configs_write(prefix: &str, name: &str, configs: &BTreeMap<String, String>) -
     if configs.is_empty() { Write::Delete(key.into()) } else { Write::put(key, encode(ConfigsRow { configs: configs.clone() })) }
 }
 
+/// The row of a broker's dynamic settings ("" for all).
+pub(crate) fn broker_configs_write(broker: &str, configs: &BTreeMap<String, String>) -> Write {
+    configs_write(BROKER_CONFIG, broker, configs)
+}
+
 /// What a row (`None`: deleted) changes in `image`; nothing if it is no row of the image, or known.
 pub(crate) fn change_of(key: &[u8], value: Option<&[u8]>, image: &MetadataImage) -> Result<Option<ImageChange>, RowError> {
     let Ok(text) = std::str::from_utf8(key) else { return Ok(None) };
@@ -212,9 +244,9 @@ pub(crate) fn change_of(key: &[u8], value: Option<&[u8]>, image: &MetadataImage)
     if text == CLUSTER {
         let row = value.map(|value| decode::<ClusterRow>(key, value)).transpose()?;
         Ok(row.map(|row| ImageChange::Cluster(row.cluster_id)))
-    } else if text.starts_with(BROKER) {
-        let row = value.map(|value| decode::<BrokerImage>(key, value)).transpose()?;
-        Ok(row.map(|broker| ImageChange::Broker(Arc::new(broker))))
+    } else if let Some(id) = text.strip_prefix(BROKER) {
+        let Some(value) = value else { return id.parse().map(|id| Some(ImageChange::BrokerRemoved(id))).map_err(|_| bad_key()) };
+        Ok(Some(ImageChange::Broker(Arc::new(decode::<BrokerImage>(key, value)?))))
     } else if let Some(id) = text.strip_prefix(TOPIC) {
         let topic = topic_of(id)?;
         let Some(value) = value else { return Ok(Some(ImageChange::TopicDeleted(topic))) };
@@ -232,6 +264,15 @@ pub(crate) fn change_of(key: &[u8], value: Option<&[u8]>, image: &MetadataImage)
         Ok(Some(ImageChange::BrokerConfigs { broker: broker.to_owned(), configs: configs_of(key, value)? }))
     } else if let Some(group) = text.strip_prefix(GROUP_CONFIG) {
         Ok(Some(ImageChange::GroupConfigs { group: group.to_owned(), configs: configs_of(key, value)? }))
+    } else if let Some(name) = text.strip_prefix(CLIENT_METRICS) {
+        Ok(Some(ImageChange::ClientMetricsConfigs { name: name.to_owned(), configs: configs_of(key, value)? }))
+    } else if let Some(entity) = text.strip_prefix(QUOTA) {
+        let entity = serde_json::from_str(entity).map_err(|_| bad_key())?;
+        let row = value.map(|value| decode::<QuotasRow>(key, value)).transpose()?;
+        Ok(Some(ImageChange::Quotas { entity, quotas: row.map(|row| row.quotas).unwrap_or_default() }))
+    } else if text == FEATURES {
+        let row = value.map(|value| decode::<FeaturesRow>(key, value)).transpose()?;
+        Ok(Some(ImageChange::Features(row.map(|row| row.levels).unwrap_or_default())))
     } else {
         Ok(None)
     }

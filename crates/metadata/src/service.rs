@@ -23,7 +23,8 @@ use parking_lot::Mutex;
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use tokio::sync::{oneshot, watch};
 
-use crate::api::{ConfigOp, ConfigResource, CreateTopic, MetadataApi, MetadataError, RegisterBroker};
+use crate::api::{AdminChange, ConfigOp, ConfigResource, CreateTopic, MetadataApi, MetadataError, RegisterBroker};
+use crate::configs;
 use crate::controller::{self, Decision, Sessions, View};
 use crate::follower::{DeltaLog, Follower};
 use crate::image::{ImageChange, MetadataImage, TopicImage};
@@ -87,7 +88,7 @@ struct Inner {
 impl MetadataService {
     /// Opens the service and makes it the active one; an empty store becomes a new cluster. Needs a tokio runtime.
     pub async fn open(store: Arc<dyn MetadataStore>, config: MetadataServiceConfig, env: Env) -> Result<Arc<Self>, MetadataError> {
-        let active_revision = claim(&*store, &env).await?;
+        let active_revision = claim(&*store, &env, &config.static_broker_configs).await?;
         let follower = Follower::open(store.clone(), env.clone()).await?;
         let deltas = follower.deltas();
         env.tasks.spawn("metadata-follower", follower.run());
@@ -140,7 +141,7 @@ impl MetadataService {
 }
 
 /// Makes this service the active one, and the cluster if there is none. The revision of its claim.
-async fn claim(store: &dyn MetadataStore, env: &Env) -> Result<u64, MetadataError> {
+async fn claim(store: &dyn MetadataStore, env: &Env, static_configs: &BTreeMap<String, String>) -> Result<u64, MetadataError> {
     let mut then = vec![Write::put(rows::ACTIVE, rows::encode(ActiveRow { instance: env.entropy.uuid() }))];
     let mut when = Vec::new();
     if store.get(rows::CLUSTER.as_bytes()).await?.is_none() {
@@ -148,6 +149,9 @@ async fn claim(store: &dyn MetadataStore, env: &Env) -> Result<u64, MetadataErro
         tracing::info!(cluster_id, "a new cluster");
         when.push(Precondition::Revision(rows::CLUSTER.into(), 0));
         then.push(Write::put(rows::CLUSTER, rows::encode(rows::ClusterRow { cluster_id })));
+        // Eligible leader replicas are counted by one number for all brokers, so it is a setting of the cluster from the start (KIP-966).
+        let min_isr = static_configs.get(configs::MIN_INSYNC_REPLICAS).map_or("1", String::as_str).to_owned();
+        then.push(rows::broker_configs_write("", &BTreeMap::from([(configs::MIN_INSYNC_REPLICAS.to_owned(), min_isr)])));
     }
     match store.txn(Txn { when, then }).await? {
         TxnOutcome::Committed(revision) => Ok(revision),
@@ -329,6 +333,14 @@ impl MetadataApi for MetadataService {
 
     async fn alter_configs(&self, resource: ConfigResource, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), MetadataError> {
         self.run(move |view, _| controller::alter_configs(view, resource, ops, validate_only)).await
+    }
+
+    async fn administer(&self, change: AdminChange, validate_only: bool) -> Result<(), MetadataError> {
+        self.run(move |view, _| {
+            let Decision { changes, answer } = controller::administer(view, change)?;
+            Ok(Decision { changes: if validate_only { Vec::new() } else { changes }, answer })
+        })
+        .await
     }
 
     async fn alter_isr(&self, id: TopicIdPartition, leader_epoch: i32, partition_epoch: i32, isr: Vec<i32>) -> Result<i32, MetadataError> {

@@ -22,6 +22,8 @@ pub enum OffsetSpec {
     EarliestLocal,
     /// -5: last offset in the bucket
     LatestTiered,
+    /// -6: first offset that the bucket is to get next (KIP-1023)
+    EarliestPendingUpload,
     /// >= 0: first record at or after, ms
     Timestamp(i64),
 }
@@ -69,6 +71,14 @@ impl ReplicaManager {
                 let last = partition.remote().remote_end - 1;
                 let tiered = last >= offsets.log_start && partition.remote().segments > 0;
                 Ok(if tiered { FoundOffset::by_offset(last, epoch_of(&partition, last)) } else { FoundOffset::NONE })
+            }
+            OffsetSpec::EarliestPendingUpload => {
+                if !partition.config().remote_storage_enable {
+                    return Ok(FoundOffset::NONE);
+                }
+                let uploaded = if partition.remote().segments > 0 { partition.remote().remote_end } else { 0 };
+                let next = uploaded.max(offsets.log_start);
+                Ok(FoundOffset::by_offset(next, epoch_of(&partition, next)))
             }
             OffsetSpec::MaxTimestamp => {
                 let found = best_timestamp(self.remote_max_timestamp(&partition).await?, self.local_max_timestamp(&partition).await?);

@@ -133,6 +133,7 @@ fn static_configs(config: &Config, listen: SocketAddr, host: &str, port: u16) ->
     let mut configs = config.kafka.clone();
     let own = [
         ("node.id", config.node_id.to_string()),
+        ("broker.id", config.node_id.to_string()),
         ("listeners", format!("PLAINTEXT://{listen}")),
         ("advertised.listeners", format!("PLAINTEXT://{host}:{port}")),
         ("log.dirs", config.data_dir.display().to_string()),
@@ -271,6 +272,10 @@ fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Ar
                         id,
                         "another process has registered as this broker: this one no longer leads anything, stop one of them"
                     );
+                    return;
+                }
+                Err(MetadataError::UnknownBroker(_)) => {
+                    tracing::error!(id, "this broker was unregistered: it leads nothing any more, start it anew to register again");
                     return;
                 }
                 Err(error) => tracing::warn!(%error, "heartbeat failed, trying again"),

@@ -251,6 +251,8 @@ pub(super) static SKELETONS: &[Skeleton] = &[
         flexible_from: 2,
         fields: &[field(array(&[field(I8), field(STR), field(array(&[field(STR), field(STR)]))])), field(I8)],
     },
+    // AlterReplicaLogDirs
+    Skeleton { key: 34, flexible_from: 2, fields: &[field(array(&[field(STR), field(array(&[field(STR), field(list(&I32))]))]))] },
     // DescribeLogDirs
     Skeleton { key: 35, flexible_from: 2, fields: &[field(array(&[field(STR), field(list(&I32))]))] },
     // CreatePartitions
@@ -261,14 +263,40 @@ pub(super) static SKELETONS: &[Skeleton] = &[
     },
     // DeleteGroups
     Skeleton { key: 42, flexible_from: 2, fields: &[field(list(&STR))] },
+    // ElectLeaders
+    Skeleton { key: 43, flexible_from: 2, fields: &[since(1, I8), field(array(&[field(STR), field(list(&I32))])), field(I32)] },
     // IncrementalAlterConfigs
     Skeleton {
         key: 44,
         flexible_from: 1,
         fields: &[field(array(&[field(I8), field(STR), field(array(&[field(STR), field(I8), field(STR)]))])), field(I8)],
     },
+    // AlterPartitionReassignments
+    Skeleton {
+        key: 45,
+        flexible_from: 0,
+        fields: &[field(I32), since(1, I8), field(array(&[field(STR), field(array(&[field(I32), field(list(&I32))]))]))],
+    },
+    // ListPartitionReassignments
+    Skeleton { key: 46, flexible_from: 0, fields: &[field(I32), field(array(&[field(STR), field(list(&I32))]))] },
     // OffsetDelete
     Skeleton { key: 47, flexible_from: NEVER, fields: &[field(STR), field(array(&[field(STR), field(array(&[field(I32)]))]))] },
+    // DescribeClientQuotas
+    Skeleton { key: 48, flexible_from: 1, fields: &[field(array(&[field(STR), field(I8), field(STR)])), field(I8)] },
+    // AlterClientQuotas
+    Skeleton {
+        key: 49,
+        flexible_from: 1,
+        fields: &[field(array(&[field(array(&[field(STR), field(STR)])), field(array(&[field(STR), field(I64), field(I8)]))])), field(I8)],
+    },
+    // DescribeQuorum
+    Skeleton { key: 55, flexible_from: 0, fields: &[field(array(&[field(STR), field(array(&[field(I32)]))]))] },
+    // UpdateFeatures
+    Skeleton {
+        key: 57,
+        flexible_from: 0,
+        fields: &[field(I32), field(array(&[field(STR), field(I16), until(0, I8), since(1, I8)])), since(1, I8)],
+    },
     // DescribeCluster
     Skeleton { key: 60, flexible_from: 0, fields: &[field(I8), since(1, I8), since(2, I8)] },
     // DescribeProducers
@@ -296,6 +324,8 @@ pub(super) static SKELETONS: &[Skeleton] = &[
     },
     // ConsumerGroupDescribe
     Skeleton { key: 69, flexible_from: 0, fields: &[field(list(&STR)), field(I8)] },
+    // UnregisterBroker
+    Skeleton { key: 64, flexible_from: 0, fields: &[field(I32)] },
     // ListConfigResources
     Skeleton { key: 74, flexible_from: 0, fields: &[since(1, list(&I8))] },
     // DescribeTopicPartitions

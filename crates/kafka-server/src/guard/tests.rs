@@ -81,6 +81,15 @@ pub(super) fn codecs() -> Vec<Codec> {
         DescribeClusterRequest,
         ListConfigResourcesRequest,
         DescribeTopicPartitionsRequest,
+        AlterReplicaLogDirsRequest,
+        ElectLeadersRequest,
+        AlterPartitionReassignmentsRequest,
+        ListPartitionReassignmentsRequest,
+        DescribeClientQuotasRequest,
+        AlterClientQuotasRequest,
+        DescribeQuorumRequest,
+        UpdateFeaturesRequest,
+        UnregisterBrokerRequest,
     ]
 }
 

@@ -8,10 +8,9 @@ use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 use siltstone_metadata::MetadataError;
 use siltstone_metadata::api::{ConfigOp, ConfigResource};
 
-use crate::config_resource::{alter, resource};
+use crate::config_resource::{Resource, alter, resource};
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
-use crate::topic_lookup::text;
+use crate::error_codes::with_error;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
@@ -21,11 +20,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -
             Err(error) => Err(error),
         };
         let response = AlterConfigsResourceResponse::default().with_resource_type(asked.resource_type);
-        let response = response.with_resource_name(asked.resource_name.clone());
-        responses.push(match outcome {
-            Ok(()) => response,
-            Err(error) => response.with_error_code(metadata_error(&error).code()).with_error_message(Some(text(error))),
-        });
+        responses.push(with_error!(response.with_resource_name(asked.resource_name.clone()), outcome));
     }
     AlterConfigsResponse::default().with_responses(responses)
 }
@@ -34,9 +29,14 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -
 fn replacement(ctx: &RequestContext, asked: &AlterConfigsResource) -> Result<Vec<ConfigOp>, MetadataError> {
     let image = ctx.services.metadata.image();
     let current = match resource(ctx, asked.resource_type, asked.resource_name.as_str())? {
-        ConfigResource::Topic(name) => image.topic(&name).map(|topic| topic.configs.clone()),
-        ConfigResource::Broker(name) => image.broker_configs.get(&name).cloned(),
-        ConfigResource::Group(name) => image.group_configs.get(&name).cloned(),
+        Resource::Stored(ConfigResource::Topic(name)) => image.topic(&name).map(|topic| topic.configs.clone()),
+        Resource::Stored(ConfigResource::Broker(name)) => image.broker_configs.get(&name).cloned(),
+        Resource::Stored(ConfigResource::Group(name)) => image.group_configs.get(&name).cloned(),
+        Resource::Stored(ConfigResource::ClientMetrics(name)) => image.client_metrics.get(&name).cloned(),
+        Resource::Loggers => {
+            let reason = "AlterConfigs is deprecated and does not support the resource type BROKER_LOGGER";
+            return Err(MetadataError::InvalidRequest(reason.to_owned()));
+        }
     };
     let mut ops = Vec::new();
     let mut kept = BTreeSet::new();

@@ -3,33 +3,18 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::api_versions_response::{ApiVersion, FinalizedFeatureKey, SupportedFeatureKey};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
-use kafka_protocol::protocol::{Request, StrBytes};
+use kafka_protocol::protocol::Request;
+use siltstone_metadata::features::{FEATURES, level};
 
 use crate::answer::{Answer, encode_answer};
 use crate::api_table::{APIS, find};
 use crate::context::RequestContext;
+use crate::topic_lookup::text;
 
 /// From this version on clients name their software.
 const FIRST_VERSION_WITH_SOFTWARE: i16 = 3;
-/// The finalized features are not told.
+/// The finalized features are not known: none are. At this default the field is left out, as old librdkafka needs it.
 const NO_FEATURES_EPOCH: i64 = -1;
-/// The finalized features never change while a broker runs.
-const FEATURES_EPOCH: i64 = 0;
-/// From this version on features are told.
-const FIRST_VERSION_WITH_FEATURES: i16 = 3;
-/// From this version on also those are told whose lowest level is 0 (KAFKA-17011).
-const FIRST_VERSION_WITH_LEVEL_0: i16 = 4;
-
-/// A feature of the cluster (KIP-584) and its highest level, which is the one in force.
-struct Feature {
-    name: &'static str,
-    min_level: i16,
-    level: i16,
-}
-
-/// Tools look for consumer groups by the first (KIP-848), clients choose how they run transactions by the second (KIP-890).
-const FEATURES: &[Feature] =
-    &[Feature { name: "group.version", min_level: 0, level: 1 }, Feature { name: "transaction.version", min_level: 0, level: 2 }];
 
 /// The table, or INVALID_REQUEST if the client names its software by characters that could not be a metric's label.
 pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) -> ApiVersionsResponse {
@@ -40,29 +25,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) ->
             .with_finalized_features_epoch(NO_FEATURES_EPOCH);
     }
     tracing::debug!(peer = %ctx.peer, software = %&*request.client_software_name, version = %&*request.client_software_version, "client connected");
-    with_features(table_answer(), ctx.api_version)
-}
-
-fn with_features(answer: ApiVersionsResponse, version: i16) -> ApiVersionsResponse {
-    if version < FIRST_VERSION_WITH_FEATURES {
-        return answer;
-    }
-    let supported = FEATURES.iter().filter(|feature| feature.min_level > 0 || version >= FIRST_VERSION_WITH_LEVEL_0).map(|feature| {
-        SupportedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_version(feature.min_level)
-            .with_max_version(feature.level)
-    });
-    let finalized = FEATURES.iter().map(|feature| {
-        FinalizedFeatureKey::default()
-            .with_name(StrBytes::from_static_str(feature.name))
-            .with_min_version_level(feature.level)
-            .with_max_version_level(feature.level)
-    });
-    answer
-        .with_supported_features(supported.collect())
-        .with_finalized_features(finalized.collect())
-        .with_finalized_features_epoch(FEATURES_EPOCH)
+    let answer = table_answer();
+    if ctx.api_version < FIRST_VERSION_WITH_SOFTWARE { answer } else { with_features(ctx, answer) }
 }
 
 /// The answer to a version that isn't served: version 0, UNSUPPORTED_VERSION, and the versions of ApiVersions alone, so that the client asks again.
@@ -77,6 +41,24 @@ pub(crate) fn unsupported_version(correlation_id: i32) -> Answer {
 
 fn table_answer() -> ApiVersionsResponse {
     ApiVersionsResponse::default().with_api_keys(APIS.iter().map(advertised).collect()).with_finalized_features_epoch(NO_FEATURES_EPOCH)
+}
+
+/// Features as tags, from version 3 on (KIP-584). One whose lowest level is 0 is told from version 4 on: clients before that choke on it.
+fn with_features(ctx: &RequestContext, answer: ApiVersionsResponse) -> ApiVersionsResponse {
+    const FIRST_VERSION_WITH_ZERO_LEVELS: i16 = 4;
+    let image = ctx.services.metadata.image();
+    let told = FEATURES.iter().filter(|def| def.min > 0 || ctx.api_version >= FIRST_VERSION_WITH_ZERO_LEVELS);
+    let supported =
+        told.map(|def| SupportedFeatureKey::default().with_name(text(def.name)).with_min_version(def.min).with_max_version(def.max));
+    // A level of 0 is no level.
+    let levels = FEATURES.iter().map(|def| (def.name, level(&image.features, def))).filter(|(_, level)| *level > 0);
+    let finalized = levels.map(|(name, level)| {
+        FinalizedFeatureKey::default().with_name(text(name)).with_min_version_level(level).with_max_version_level(level)
+    });
+    answer
+        .with_supported_features(supported.collect())
+        .with_finalized_features_epoch(i64::try_from(image.revision).unwrap_or(i64::MAX))
+        .with_finalized_features(finalized.collect())
 }
 
 fn advertised(api: &crate::api_table::Api) -> ApiVersion {

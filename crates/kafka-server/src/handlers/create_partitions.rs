@@ -8,8 +8,7 @@ use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse
 use siltstone_metadata::MetadataError;
 
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
-use crate::topic_lookup::text;
+use crate::error_codes::with_error;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut count: HashMap<_, usize> = HashMap::new();
@@ -25,10 +24,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsReques
             Some(_) => Err(MetadataError::InvalidRequest("Duplicate topic name.".to_owned())),
         };
         let result = CreatePartitionsTopicResult::default().with_name(name);
-        results.push(match outcome {
-            Ok(()) => result,
-            Err(error) => result.with_error_code(metadata_error(&error).code()).with_error_message(Some(text(error))),
-        });
+        results.push(with_error!(result, outcome));
     }
     CreatePartitionsResponse::default().with_results(results)
 }

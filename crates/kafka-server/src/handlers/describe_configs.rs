@@ -7,8 +7,9 @@ use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use siltstone_metadata::MetadataError;
 use siltstone_metadata::api::ConfigResource;
 
-use crate::config_entries::{ConfigEntry, Detail, of_broker, of_cluster_default, of_topic};
-use crate::config_resource::resource;
+use crate::broker_loggers;
+use crate::config_entries::{ConfigEntry, Detail, of_broker, of_client_metrics, of_cluster_default, of_group, of_topic};
+use crate::config_resource::{Resource, resource};
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
 use crate::topic_lookup::text;
@@ -39,19 +40,28 @@ fn describe(
     detail: Detail,
 ) -> Result<Vec<DescribeConfigsResourceResult>, MetadataError> {
     let image = ctx.services.metadata.image();
-    let wanted = |entry: &ConfigEntry| match &asked.configuration_keys {
+    let wanted = |name: &str| match &asked.configuration_keys {
         None => true,
         Some(keys) if keys.is_empty() => true, // as Kafka
-        Some(keys) => keys.iter().any(|key| key.as_str() == entry.name()),
+        Some(keys) => keys.iter().any(|key| key.as_str() == name),
     };
-    let (entries, fixed): (Vec<ConfigEntry>, bool) = match resource(ctx, asked.resource_type, asked.resource_name.as_str())? {
+    let resource = match resource(ctx, asked.resource_type, asked.resource_name.as_str())? {
+        Resource::Stored(resource) => resource,
+        Resource::Loggers => return Ok(broker_loggers::describe().into_iter().filter(|logger| wanted(logger.name.as_str())).collect()),
+    };
+    let (entries, fixed): (Vec<ConfigEntry>, bool) = match resource {
         ConfigResource::Topic(name) => {
             let topic = image.topic(&name).ok_or(MetadataError::UnknownTopic(name))?;
             (of_topic(ctx, &image, &topic.configs), false)
         }
         ConfigResource::Broker(name) if name.is_empty() => (of_cluster_default(&image), false),
         ConfigResource::Broker(_) => (of_broker(ctx, &image), true),
-        ConfigResource::Group(_) => (Vec::new(), false),
+        ConfigResource::Group(name) => (of_group(ctx, &image, &image.group_configs.get(&name).cloned().unwrap_or_default()), false),
+        ConfigResource::ClientMetrics(name) => match image.client_metrics.get(&name) {
+            Some(own) => (of_client_metrics(own), false),
+            None => (Vec::new(), false),
+        },
     };
-    Ok(entries.iter().filter(|entry| wanted(entry)).map(|entry| entry.describe(detail, fixed && !entry.is_dynamic())).collect())
+    let entries = entries.iter().filter(|entry| wanted(entry.name()));
+    Ok(entries.map(|entry| entry.describe(detail, fixed && !entry.is_dynamic())).collect())
 }

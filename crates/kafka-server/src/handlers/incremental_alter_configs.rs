@@ -10,8 +10,7 @@ use siltstone_metadata::api::ConfigOp;
 
 use crate::config_resource::alter;
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
-use crate::topic_lookup::text;
+use crate::error_codes::with_error;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
@@ -27,11 +26,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfig
             Err(error) => Err(error),
         };
         let response = AlterConfigsResourceResponse::default().with_resource_type(asked.resource_type);
-        let response = response.with_resource_name(asked.resource_name.clone());
-        responses.push(match outcome {
-            Ok(()) => response,
-            Err(error) => response.with_error_code(metadata_error(&error).code()).with_error_message(Some(text(error))),
-        });
+        responses.push(with_error!(response.with_resource_name(asked.resource_name.clone()), outcome));
     }
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }

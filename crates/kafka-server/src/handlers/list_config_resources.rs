@@ -4,12 +4,9 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 
-use crate::config_resource::{BROKER, GROUP, TOPIC};
+use crate::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::context::RequestContext;
 use crate::topic_lookup::text;
-
-const BROKER_LOGGER: i8 = 8;
-const CLIENT_METRICS: i8 = 16;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
     let all = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
@@ -34,6 +31,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ListConfigResourcesReq
     list(TOPIC, image.topic_ids.keys().cloned().collect());
     list(BROKER, brokers.clone());
     list(BROKER_LOGGER, brokers);
+    list(CLIENT_METRICS, image.client_metrics.keys().cloned().collect());
     list(GROUP, image.group_configs.keys().cloned().collect());
     ListConfigResourcesResponse::default().with_config_resources(resources)
 }

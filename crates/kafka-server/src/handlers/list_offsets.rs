@@ -68,7 +68,7 @@ async fn find(
     found.map_err(|error| replica_error(&error))
 }
 
-/// Each special timestamp has the version that brought it (KIP-734, KIP-405, KIP-1005); before, and unknown ones: UNSUPPORTED_VERSION.
+/// Each special timestamp has the version that brought it (KIP-734, KIP-405, KIP-1005, KIP-1023); before, and unknown ones: UNSUPPORTED_VERSION.
 fn spec(version: i16, timestamp: i64) -> Result<OffsetSpec, ResponseError> {
     match timestamp {
         -1 => Ok(OffsetSpec::Latest),
@@ -76,6 +76,7 @@ fn spec(version: i16, timestamp: i64) -> Result<OffsetSpec, ResponseError> {
         -3 if version >= 7 => Ok(OffsetSpec::MaxTimestamp),
         -4 if version >= 8 => Ok(OffsetSpec::EarliestLocal),
         -5 if version >= 9 => Ok(OffsetSpec::LatestTiered),
+        -6 if version >= 11 => Ok(OffsetSpec::EarliestPendingUpload),
         timestamp if timestamp >= 0 => Ok(OffsetSpec::Timestamp(timestamp)),
         _ => Err(ResponseError::UnsupportedVersion),
     }

@@ -105,6 +105,16 @@ impl Layers<'_> {
     }
 }
 
+/// The value of a topic or group setting as text: its own, else that of the broker settings behind it, converted to its unit, else the default.
+pub fn effective_text(
+    def: &ConfigDef,
+    own: &BTreeMap<String, String>,
+    dynamic_broker: &BTreeMap<String, String>,
+    static_broker: &BTreeMap<String, String>,
+) -> Option<String> {
+    Layers { topic: own, brokers: [dynamic_broker, static_broker] }.text(def)
+}
+
 impl TopicConfig {
     /// Resolves the settings of a topic. Values are known to be valid (they were checked when set); one that isn't counts as unset.
     pub fn resolve(

@@ -156,6 +156,49 @@ pub(crate) fn validate_dynamic_broker_config(name: &str, text: &str) -> Result<(
     value(def, text)
 }
 
+/// Settings that belong to one broker, never to all.
+const PER_BROKER: [&str; 4] = ["advertised.listeners", "broker.rack", "listener.security.protocol.map", "listeners"];
+
+/// Checks a broker setting that is to change for all brokers while running.
+pub(crate) fn validate_cluster_default(name: &str, text: &str) -> Result<(), String> {
+    if PER_BROKER.contains(&name) {
+        return Err(format!("Cannot update these configs at default cluster level, broker id must be specified: [{name}]"));
+    }
+    validate_dynamic_broker_config(name, text)
+}
+
+/// Checks a setting of a subscription to clients' metrics (KIP-714).
+pub(crate) fn validate_client_metrics_config(name: &str, text: &str) -> Result<(), String> {
+    super::client_metrics::validate(name, text)
+}
+
+/// Checks a group's settings against the bounds that the brokers set.
+pub(crate) fn validate_group_configs_together(
+    configs: &BTreeMap<String, String>,
+    broker: &dyn Fn(&str) -> Option<String>,
+) -> Result<(), String> {
+    for (name, text) in configs {
+        let Some((kind, rest)) = name.split_once('.') else { continue };
+        let Ok(value) = text.trim().parse::<i64>() else { continue };
+        let bound = |which: &str| {
+            let name = format!("group.{kind}.{which}.{rest}");
+            let bound = broker(&name)?.trim().parse::<i64>().ok()?;
+            Some((name, bound))
+        };
+        if let Some((bound, least)) = bound("min")
+            && value < least
+        {
+            return Err(format!("{name} must be greater than or equal to {bound}"));
+        }
+        if let Some((bound, most)) = bound("max")
+            && value > most
+        {
+            return Err(format!("{name} must be less than or equal to {bound}"));
+        }
+    }
+    Ok(())
+}
+
 /// Checks a group setting.
 pub(crate) fn validate_group_config(name: &str, text: &str) -> Result<(), String> {
     let def = group_configs().iter().find(|def| def.name == name).ok_or_else(|| format!("Unknown group config name: {name}"))?;

@@ -7,6 +7,7 @@
 //! Invariants: leader epochs rise with each change of leader (I9); the ISR changes by compare-and-set only (I11); leaders come from the
 //! ISR, then the ELR, then the last known leader (I12); a broker that stopped uncleanly leaves ISR and ELR before it may lead (I14).
 
+mod admin;
 mod brokers;
 mod partitions;
 mod placement;
@@ -18,6 +19,7 @@ use std::collections::BTreeMap;
 
 use crate::image::{ImageChange, MetadataImage};
 
+pub(crate) use admin::administer;
 pub(crate) use brokers::{fence, heartbeat, register, repair};
 pub(crate) use partitions::alter_isr;
 pub(crate) use resources::alter_configs;
@@ -58,9 +60,16 @@ impl View<'_> {
         dynamic.or_else(|| self.static_configs.get(name)).and_then(|value| value.trim().parse().ok()).unwrap_or(default)
     }
 
+    /// A cluster-wide broker setting as text: dynamic, else static, else its default.
+    fn broker_text(&self, name: &str) -> Option<String> {
+        let dynamic = self.image.broker_configs.get("").and_then(|configs| configs.get(name));
+        let set = dynamic.or_else(|| self.static_configs.get(name)).map(String::as_str);
+        set.or_else(|| crate::configs::broker_config(name)?.default).map(str::to_owned)
+    }
+
     /// `min.insync.replicas` of a topic with these settings.
     fn min_insync_replicas(&self, configs: &BTreeMap<String, String>) -> usize {
-        const NAME: &str = "min.insync.replicas";
+        const NAME: &str = crate::configs::MIN_INSYNC_REPLICAS;
         let of_topic = configs.get(NAME).and_then(|value| value.trim().parse().ok());
         usize::try_from(of_topic.unwrap_or_else(|| self.broker_config(NAME, 1))).unwrap_or(1).max(1)
     }

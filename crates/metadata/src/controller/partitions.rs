@@ -39,7 +39,7 @@ pub(super) fn settle(partition: &PartitionImage, min_isr: usize, cause: Cause<'_
 }
 
 /// Raises the epochs as the changes ask; `None` if nothing changed.
-fn finish(before: &PartitionImage, mut next: PartitionImage) -> Option<PartitionImage> {
+pub(super) fn finish(before: &PartitionImage, mut next: PartitionImage) -> Option<PartitionImage> {
     if next == *before {
         return None;
     }
@@ -120,7 +120,7 @@ pub(super) fn settle_all(view: View<'_>, cause: Cause<'_>, touched: impl Fn(&Par
     changes
 }
 
-fn log_election(image: &MetadataImage, topic: &TopicImage, partition: i32, next: &PartitionImage) {
+pub(super) fn log_election(image: &MetadataImage, topic: &TopicImage, partition: i32, next: &PartitionImage) {
     let before = image.partition(TopicIdPartition::new(topic.id, partition));
     let Some(before) = before.filter(|before| before.leader != next.leader) else { return };
     let unclean = next.leader >= 0 && !before.isr.contains(&next.leader) && !before.elr.contains(&next.leader);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::partitions::clear_elr;
 use super::{Decision, View};
 use crate::api::{ConfigOp, ConfigResource, MetadataError};
-use crate::configs::{self, ConfigDef, ConfigType};
+use crate::configs::{self, ConfigDef, ConfigType, MIN_INSYNC_REPLICAS};
 use crate::image::{ImageChange, MetadataImage};
 
 /// Longest group id whose settings can be kept, bytes.
@@ -31,8 +31,14 @@ pub(crate) fn alter_configs(
             if !broker.is_empty() && broker.parse::<i32>().is_err() {
                 return Err(MetadataError::InvalidRequest(format!("Unable to parse broker name as a base 10 number: {broker}")));
             }
+            check_min_isr(&broker, &ops)?;
             let current = view.image.broker_configs.get(&broker).cloned().unwrap_or_default();
-            let configs = apply(&current, ops, configs::broker_configs(), configs::validate_dynamic_broker_config)?;
+            let validate = if broker.is_empty() { configs::validate_cluster_default } else { configs::validate_dynamic_broker_config };
+            // A broker's settings are refused as requests, a topic's as settings: so does Kafka.
+            let configs = apply(&current, ops, configs::broker_configs(), validate).map_err(|error| match error {
+                MetadataError::InvalidConfig(reason) => MetadataError::InvalidRequest(reason),
+                other => other,
+            })?;
             if broker.is_empty() {
                 changes.extend(clear_elrs(view, &configs));
             }
@@ -44,12 +50,40 @@ pub(crate) fn alter_configs(
             }
             let current = view.image.group_configs.get(&group).cloned().unwrap_or_default();
             let configs = apply(&current, ops, configs::group_configs(), configs::validate_group_config)?;
+            configs::validate_group_configs_together(&configs, &|name| view.broker_text(name)).map_err(MetadataError::InvalidConfig)?;
             (configs != current).then_some(ImageChange::GroupConfigs { group, configs })
+        }
+        ConfigResource::ClientMetrics(name) => {
+            if name.is_empty() || name.len() > GROUP_BYTES_MAX {
+                return Err(MetadataError::InvalidRequest(format!("a subscription's name has 1 to {GROUP_BYTES_MAX} bytes")));
+            }
+            let current = view.image.client_metrics.get(&name).cloned().unwrap_or_default();
+            let configs = apply(&current, ops, configs::client_metrics_configs(), configs::validate_client_metrics_config)?;
+            (configs != current).then_some(ImageChange::ClientMetricsConfigs { name, configs })
         }
     };
     // The ELR first: a crash in between leaves the stricter setting.
     changes.extend(change);
     Ok(Decision::new(if validate_only { Vec::new() } else { changes }, ()))
+}
+
+/// Eligible leader replicas need one `min.insync.replicas` for all brokers, and that there always is one (KIP-966).
+fn check_min_isr(broker: &str, ops: &[ConfigOp]) -> Result<(), MetadataError> {
+    let refuse = |reason: &str| Err(MetadataError::InvalidConfig(reason.to_owned()));
+    for op in ops {
+        match op {
+            ConfigOp::Set(name, _) | ConfigOp::Append(name, _) | ConfigOp::Subtract(name, _)
+                if name == MIN_INSYNC_REPLICAS && !broker.is_empty() =>
+            {
+                return refuse("Broker-level min.insync.replicas cannot be altered while ELR is enabled.");
+            }
+            ConfigOp::Delete(name) if name == MIN_INSYNC_REPLICAS && broker.is_empty() => {
+                return refuse("Cluster-level min.insync.replicas cannot be removed while ELR is enabled.");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// What the new settings of all brokers ask of the ELRs.

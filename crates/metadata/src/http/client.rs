@@ -19,10 +19,10 @@ use siltstone_common::{Env, TopicId, TopicIdPartition};
 use tokio::sync::watch;
 
 use super::{
-    AllocateProducerIds, AlterConfigs, AlterIsr, CLUSTER_HEADER, CreatePartitions, Done, Garbage, Heartbeat, ImageSnapshot, IsrAltered,
-    ProducerIds, REVISION_HEADER, RaiseLogStart, Registered,
+    Administer, AllocateProducerIds, AlterConfigs, AlterIsr, CLUSTER_HEADER, CreatePartitions, Done, Garbage, Heartbeat, ImageSnapshot,
+    IsrAltered, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered,
 };
-use crate::api::{ConfigOp, ConfigResource, CreateTopic, MetadataApi, MetadataError, RegisterBroker};
+use crate::api::{AdminChange, ConfigOp, ConfigResource, CreateTopic, MetadataApi, MetadataError, RegisterBroker};
 use crate::follower::ImageDelta;
 use crate::image::{MetadataImage, TopicImage};
 use crate::segments::{RemoteExtent, SegmentRow};
@@ -322,6 +322,11 @@ impl MetadataApi for HttpMetadata {
     async fn alter_configs(&self, resource: ConfigResource, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), MetadataError> {
         let body = AlterConfigs { resource, ops, validate_only };
         self.inner.call::<Done>(Method::POST, "/v1/configs", &body, true).await.map(|_| ())
+    }
+
+    async fn administer(&self, change: AdminChange, validate_only: bool) -> Result<(), MetadataError> {
+        let body = Administer { change, validate_only };
+        self.inner.call::<Done>(Method::POST, "/v1/admin", &body, false).await.map(|_| ())
     }
 
     async fn alter_isr(&self, id: TopicIdPartition, leader_epoch: i32, partition_epoch: i32, isr: Vec<i32>) -> Result<i32, MetadataError> {

@@ -11,6 +11,7 @@
 //! | `POST /v1/topics/TOPIC/partitions` | `{"count", "assignments", "validate_only"}` |
 //! | `POST /v1/topics/TOPIC/partitions/N/isr` | `{"leader_epoch", "partition_epoch", "isr"}` |
 //! | `POST /v1/configs` | `{"resource", "ops", "validate_only"}` |
+//! | `POST /v1/admin` | `{"change", "validate_only"}`: quotas, elections, reassignments, features, brokers |
 //! | `POST /v1/producer-ids` | `{"broker", "epoch"}`: `{"first", "count"}` |
 //! | `GET /v1/segments/TOPIC/N?from=OFFSET&limit=N` | committed segments |
 //! | `GET /v1/segments/TOPIC/N/at?offset=OFFSET` or `?timestamp_ms=MS` | one committed segment, or null |
@@ -33,8 +34,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{ConfigOp, ConfigResource};
+use crate::api::{AdminChange, ConfigOp, ConfigResource};
 use crate::image::{BrokerImage, MetadataImage, TopicImage};
+use crate::quotas::{QuotaEntity, Quotas};
 
 pub use client::{HttpMetadata, HttpMetadataConfig};
 pub use server::router;
@@ -56,6 +58,13 @@ struct ImageSnapshot {
     topics: Vec<Arc<TopicImage>>,
     broker_configs: BTreeMap<String, BTreeMap<String, String>>,
     group_configs: BTreeMap<String, BTreeMap<String, String>>,
+    #[serde(default)]
+    client_metrics: BTreeMap<String, BTreeMap<String, String>>,
+    /// A list: JSON has only text as keys.
+    #[serde(default)]
+    quotas: Vec<(QuotaEntity, Quotas)>,
+    #[serde(default)]
+    features: BTreeMap<String, i16>,
 }
 
 impl From<&MetadataImage> for ImageSnapshot {
@@ -68,6 +77,9 @@ impl From<&MetadataImage> for ImageSnapshot {
             topics: image.topic_ids.values().filter_map(|id| image.topics.get(id).cloned()).collect(),
             broker_configs: image.broker_configs.clone(),
             group_configs: image.group_configs.clone(),
+            client_metrics: image.client_metrics.clone(),
+            quotas: image.quotas.iter().map(|(entity, quotas)| (entity.clone(), quotas.clone())).collect(),
+            features: image.features.clone(),
         }
     }
 }
@@ -83,6 +95,9 @@ impl From<ImageSnapshot> for MetadataImage {
             topics: snapshot.topics.into_iter().map(|topic| (topic.id, topic)).collect(),
             broker_configs: snapshot.broker_configs,
             group_configs: snapshot.group_configs,
+            client_metrics: snapshot.client_metrics,
+            quotas: snapshot.quotas.into_iter().collect(),
+            features: snapshot.features,
         }
     }
 }
@@ -128,6 +143,14 @@ struct AlterIsr {
 #[derive(Serialize, Deserialize)]
 struct IsrAltered {
     partition_epoch: i32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Administer {
+    change: AdminChange,
+    #[serde(default)]
+    validate_only: bool,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -16,8 +16,8 @@ use serde::de::DeserializeOwned;
 use siltstone_common::{TopicId, TopicIdPartition};
 
 use super::{
-    AllocateProducerIds, AlterConfigs, AlterIsr, AtQuery, BODY_BYTES_MAX, CLUSTER_HEADER, CreatePartitions, Done, Garbage, Heartbeat,
-    ImageSnapshot, IsrAltered, ListQuery, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered, WatchQuery,
+    Administer, AllocateProducerIds, AlterConfigs, AlterIsr, AtQuery, BODY_BYTES_MAX, CLUSTER_HEADER, CreatePartitions, Done, Garbage,
+    Heartbeat, ImageSnapshot, IsrAltered, ListQuery, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered, WatchQuery,
 };
 use crate::api::{MetadataApi, MetadataError};
 use crate::segments::SegmentRow;
@@ -38,6 +38,7 @@ pub fn router(service: Arc<MetadataService>) -> Router {
         .route("/v1/topics/{topic}/partitions", post(create_partitions))
         .route("/v1/topics/{topic}/partitions/{partition}/isr", post(alter_isr))
         .route("/v1/configs", post(alter_configs))
+        .route("/v1/admin", post(administer))
         .route("/v1/producer-ids", post(allocate_producer_ids))
         .route("/v1/segments/intent", post(segment_intent))
         .route("/v1/segments/commit", post(segment_commit))
@@ -94,18 +95,26 @@ fn failed(error: &MetadataError, status: StatusCode) -> Response {
 
 fn status(error: &MetadataError) -> StatusCode {
     match error {
-        MetadataError::UnknownTopic(_) | MetadataError::UnknownTopicId(_) | MetadataError::UnknownBroker(_) => StatusCode::NOT_FOUND,
+        MetadataError::UnknownTopic(_)
+        | MetadataError::UnknownPartition(_)
+        | MetadataError::UnknownTopicId(_)
+        | MetadataError::UnknownBroker(_) => StatusCode::NOT_FOUND,
         MetadataError::InvalidTopic(_)
         | MetadataError::InvalidPartitions(_)
         | MetadataError::InvalidReplicationFactor(_)
         | MetadataError::InvalidReplicaAssignment(_)
         | MetadataError::InvalidConfig(_)
+        | MetadataError::InvalidFeature(_)
         | MetadataError::PolicyViolation(_)
         | MetadataError::InvalidRequest(_) => StatusCode::BAD_REQUEST,
         MetadataError::TopicExists(_)
         | MetadataError::StaleBrokerEpoch
         | MetadataError::FencedLeaderEpoch
         | MetadataError::Conflict(_)
+        | MetadataError::ElectionNotNeeded
+        | MetadataError::PreferredLeaderNotAvailable
+        | MetadataError::EligibleLeadersNotAvailable
+        | MetadataError::NoReassignment
         | MetadataError::NotContiguous { .. } => StatusCode::CONFLICT,
         MetadataError::WrongCluster(_) => StatusCode::FORBIDDEN,
         MetadataError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -202,6 +211,12 @@ async fn alter_isr(State(service): Service, id: Partition, body: Body) -> Reply 
 async fn alter_configs(State(service): Service, body: Body) -> Reply {
     let AlterConfigs { resource, ops, validate_only } = parse(body)?;
     service.alter_configs(resource, ops, validate_only).await?;
+    done(&service, &Done {})
+}
+
+async fn administer(State(service): Service, body: Body) -> Reply {
+    let Administer { change, validate_only } = parse(body)?;
+    service.administer(change, validate_only).await?;
     done(&service, &Done {})
 }
 

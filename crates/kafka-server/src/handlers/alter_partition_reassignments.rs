@@ -1,0 +1,36 @@
+//! AlterPartitionReassignments (KIP-455): moves partitions to other brokers.
+
+use kafka_protocol::messages::alter_partition_reassignments_request::ReassignablePartition;
+use kafka_protocol::messages::alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse};
+use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, TopicName};
+use siltstone_common::TopicIdPartition;
+use siltstone_metadata::MetadataError;
+use siltstone_metadata::api::AdminChange;
+
+use crate::context::RequestContext;
+use crate::error_codes::with_error;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    let allow = request.allow_replication_factor_change;
+    let mut responses = Vec::with_capacity(request.topics.len());
+    for topic in request.topics {
+        let mut partitions = Vec::with_capacity(topic.partitions.len());
+        for asked in topic.partitions {
+            let result = ReassignablePartitionResponse::default().with_partition_index(asked.partition_index);
+            partitions.push(with_error!(result, reassign(ctx, &topic.name, asked, allow).await));
+        }
+        responses.push(ReassignableTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+    }
+    let response = AlterPartitionReassignmentsResponse::default().with_responses(responses);
+    if ctx.api_version >= 1 { response.with_allow_replication_factor_change(allow) } else { response }
+}
+
+async fn reassign(ctx: &RequestContext, topic: &TopicName, asked: ReassignablePartition, allow: bool) -> Result<(), MetadataError> {
+    let image = ctx.services.metadata.image();
+    let unknown = |what: &str| MetadataError::UnknownPartition(format!("Unable to find a {what}"));
+    let known = image.topic(topic.0.as_str()).ok_or_else(|| unknown(&format!("topic named {}.", topic.0.as_str())))?;
+    let id = TopicIdPartition::new(known.id, asked.partition_index);
+    image.partition(id).ok_or_else(|| unknown(&format!("partition {}-{}.", known.name, asked.partition_index)))?;
+    let replicas = asked.replicas.map(|replicas| replicas.iter().map(|id| id.0).collect());
+    ctx.services.metadata.administer(AdminChange::Reassign { id, replicas, allow_replication_factor_change: allow }, false).await
+}

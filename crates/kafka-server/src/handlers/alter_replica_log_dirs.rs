@@ -1,0 +1,32 @@
+//! AlterReplicaLogDirs (KIP-113): moves replicas between a broker's directories. There is one, where every replica is already.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::alter_replica_log_dirs_response::{
+    AlterReplicaLogDirPartitionResult as PartitionResult, AlterReplicaLogDirTopicResult as TopicResult,
+};
+use kafka_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
+use siltstone_common::TopicIdPartition;
+
+use crate::context::RequestContext;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
+    let image = ctx.services.metadata.image();
+    let mut results = Vec::new();
+    for dir in request.dirs {
+        let here = dir.path.as_str() == ctx.services.config.log_dir;
+        for topic in dir.topics {
+            let id = image.topic(topic.name.0.as_str()).map(|topic| topic.id);
+            let outcome = |index: i32| match id.and_then(|id| image.partition(TopicIdPartition::new(id, index))) {
+                _ if !here => ResponseError::LogDirNotFound.code(),
+                Some(partition) if partition.replicas.contains(&ctx.services.config.broker_id) => 0,
+                // The directory is kept for when the broker gets the replica.
+                _ => ResponseError::ReplicaNotAvailable.code(),
+            };
+            let partitions = topic.partitions.iter();
+            let partitions =
+                partitions.map(|index| PartitionResult::default().with_partition_index(*index).with_error_code(outcome(*index)));
+            results.push(TopicResult::default().with_topic_name(topic.name.clone()).with_partitions(partitions.collect()));
+        }
+    }
+    AlterReplicaLogDirsResponse::default().with_results(results)
+}

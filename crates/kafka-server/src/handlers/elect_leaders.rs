@@ -1,0 +1,59 @@
+//! ElectLeaders (KIP-460): gives leadership back to preferred replicas, or elects uncleanly where nobody leads.
+
+use kafka_protocol::ResponseError;
+use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaElectionResult};
+use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
+use siltstone_common::TopicIdPartition;
+use siltstone_metadata::MetadataError;
+use siltstone_metadata::api::{AdminChange, Election};
+
+use crate::context::RequestContext;
+use crate::error_codes::with_error;
+use crate::topic_lookup::topic_name;
+
+pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
+    let election = match request.election_type {
+        0 => Election::Preferred,
+        1 => Election::Unclean,
+        _ => return ElectLeadersResponse::default().with_error_code(ResponseError::UnknownServerError.code()), // Kafka's answer
+    };
+    // All partitions: those that need no election are left out of the answer.
+    let all = request.topic_partitions.is_none();
+    let asked: Vec<(TopicName, Vec<i32>)> = match request.topic_partitions {
+        Some(topics) => topics.into_iter().map(|topic| (topic.topic, topic.partitions)).collect(),
+        None => {
+            let image = ctx.services.metadata.image();
+            let topics = image.topic_ids.iter().filter_map(|(name, id)| Some((name, image.topics.get(id)?.partitions.len())));
+            topics.map(|(name, count)| (topic_name(name), (0..i32::try_from(count).unwrap_or(i32::MAX)).collect())).collect()
+        }
+    };
+    let mut results = Vec::with_capacity(asked.len());
+    for (name, partitions) in asked {
+        let mut elected = Vec::with_capacity(partitions.len());
+        for index in partitions {
+            let outcome = elect(ctx, name.0.as_str(), index, election).await;
+            if all && outcome == Err(MetadataError::ElectionNotNeeded) {
+                continue;
+            }
+            let result = PartitionResult::default().with_partition_id(index);
+            elected.push(with_error!(result, outcome));
+        }
+        if !all || !elected.is_empty() {
+            results.push(ReplicaElectionResult::default().with_topic(name).with_partition_result(elected));
+        }
+    }
+    ElectLeadersResponse::default().with_replica_election_results(results)
+}
+
+async fn elect(ctx: &RequestContext, topic: &str, index: i32, election: Election) -> Result<(), MetadataError> {
+    let image = ctx.services.metadata.image();
+    let unknown = |what: String| MetadataError::UnknownPartition(format!("No such {what}"));
+    let known = image.topic(topic).ok_or_else(|| unknown(format!("topic as {topic}")))?;
+    let id = TopicIdPartition::new(known.id, index);
+    let partition = image.partition(id).ok_or_else(|| unknown(format!("partition as {topic}-{index}")))?;
+    // The answer for most partitions of a cluster, found without asking the metadata service for each.
+    if election == Election::Preferred && partition.replicas.first() == Some(&partition.leader) {
+        return Err(MetadataError::ElectionNotNeeded);
+    }
+    ctx.services.metadata.administer(AdminChange::ElectLeader { id, election }, false).await
+}
