@@ -94,10 +94,10 @@ pub(crate) fn of_group(ctx: &RequestContext, image: &MetadataImage, group: &BTre
 /// Every setting of a subscription to clients' metrics that has these of its own.
 pub(crate) fn of_client_metrics(own: &BTreeMap<String, String>) -> Vec<ConfigEntry> {
     let entries = client_metrics_configs().iter().map(|def| {
-        let set = own.get(def.name).map(|value| (value, ConfigSource::ClientMetrics));
-        let default = def.default.map(|value| (value.to_owned(), ConfigSource::Default));
-        let origins = set.map(|(value, source)| (value.clone(), source)).into_iter().chain(default);
-        let origins: Vec<_> = origins.map(|(value, source)| Origin { name: def.name.to_owned(), value, source }).collect();
+        let set = own.get(def.name).map(|value| (value.as_str(), ConfigSource::ClientMetrics));
+        let place = set.or_else(|| def.default.map(|value| (value, ConfigSource::Default)));
+        let place = place.map(|(value, source)| Origin { name: def.name.to_owned(), value: value.to_owned(), source });
+        let origins: Vec<_> = place.into_iter().collect();
         ConfigEntry { def, value: origins.first().map(|origin| origin.value.clone()), origins }
     });
     entries.collect()
