@@ -114,12 +114,6 @@ async fn rows_of_version_1_still_make_the_same_cluster() {
     assert_eq!(image.broker_configs[""]["message.max.bytes"], "2000");
     assert_eq!(image.group_configs["g/\u{e9}"]["consumer.session.timeout.ms"], "50000");
     assert_eq!(service.allocate_producer_ids(1, image.brokers[&1].epoch).await.unwrap().0, 2000);
-    service.alter_configs(ConfigResource::ClientMetrics("m".into()), set("interval.ms", "1000"), false).await.unwrap();
-    let entity = QuotaEntity::of([(USER, Some("a/\"\u{e9}")), (CLIENT_ID, None)]);
-    let ops = [("producer_byte_rate".to_owned(), Some(1048576.0))].into();
-    service.administer(AdminChange::Quotas { entity, ops }, false).await.unwrap();
-    let update = FeatureUpdate { name: FEATURES[0].name.into(), level: 0, upgrade: UpgradeType::SafeDowngrade };
-    service.administer(AdminChange::Features(vec![update]), false).await.unwrap();
     let id = TopicIdPartition::new(orders.id, 129);
     let extent = service.remote_extent(id).await.unwrap();
     assert_eq!((extent.log_start, extent.remote_start, extent.remote_end, extent.segments, extent.remote_bytes), (150, 100, 200, 1, 4000));
