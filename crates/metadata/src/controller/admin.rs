@@ -150,7 +150,7 @@ mod tests {
     }
 
     fn decide(image: &MetadataImage, change: AdminChange) -> Result<MetadataImage, MetadataError> {
-        let decision = administer(View { image, static_configs: &BTreeMap::new() }, change)?;
+        let decision = administer(View { image, static_configs: &BTreeMap::new(), replicas_max: usize::MAX }, change)?;
         let mut after = image.clone();
         decision.changes.iter().for_each(|change| after.apply(change));
         Ok(after)
