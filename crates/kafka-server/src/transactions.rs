@@ -94,8 +94,8 @@ fn elect(coordinator: &TransactionCoordinator, image: &MetadataImage, broker_id:
     }
 }
 
-/// Makes `__transaction_state` if there is none, as Kafka does at the first FindCoordinator: with as many replicas as brokers are up, if
-/// `transaction.state.log.replication.factor` asks for more.
+/// Makes `__transaction_state` if there is none, as Kafka does at the first FindCoordinator: with one replica each, which is what brokers
+/// keep until they copy from each other, whatever `transaction.state.log.replication.factor` asks for.
 ///
 /// # Errors
 /// What the metadata service says.
@@ -105,22 +105,18 @@ pub(crate) async fn ensure_topic(ctx: &RequestContext) -> Result<(), MetadataErr
     if image.topic(TRANSACTION_STATE_TOPIC).is_some() {
         return Ok(());
     }
-    let live = image.brokers.values().filter(|broker| !broker.fenced).count().max(1);
-    let wanted = services.broker_setting("transaction.state.log.replication.factor").unwrap_or(3i16);
-    let replication_factor = wanted.min(i16::try_from(live).unwrap_or(i16::MAX));
-    let min_isr = services.broker_setting("transaction.state.log.min.isr").unwrap_or(2i32).min(i32::from(replication_factor)).max(1);
     let segment_bytes = services.broker_setting("transaction.state.log.segment.bytes").unwrap_or(104_857_600i32);
     let configs = [
         ("cleanup.policy", "compact".to_owned()),
         ("compression.type", "uncompressed".to_owned()),
-        ("min.insync.replicas", min_isr.to_string()),
+        ("min.insync.replicas", "1".to_owned()),
         ("segment.bytes", segment_bytes.to_string()),
         ("unclean.leader.election.enable", "false".to_owned()),
     ];
     let topic = CreateTopic {
         name: TRANSACTION_STATE_TOPIC.to_owned(),
         partitions: services.broker_setting("transaction.state.log.num.partitions").unwrap_or(50),
-        replication_factor,
+        replication_factor: 1,
         configs: configs.map(|(name, value)| (name.to_owned(), value)).into(),
         ..CreateTopic::default()
     };
