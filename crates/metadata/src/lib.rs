@@ -18,7 +18,7 @@ pub use controller::TOPIC_PARTITIONS_MAX;
 pub use follower::ImageDelta;
 pub use http::{HttpMetadata, HttpMetadataConfig, router};
 pub use image::{BrokerImage, ImageChange, MetadataImage, PartitionImage, TopicImage};
-pub use segments::index::{IndexObjectError, IndexObjects};
+pub use segments::index::{IndexObjectError, IndexObjects, index_object_owner};
 pub use segments::{RemoteExtent, SegmentRow, SegmentState};
 pub use service::{MetadataService, MetadataServiceConfig};
 pub use store::{MemoryStore, MetadataStore, RedbStore};

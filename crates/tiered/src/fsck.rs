@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use serde::Serialize;
 use siltstone_common::{Env, TopicIdPartition};
-use siltstone_metadata::{MetadataApi, MetadataError, RemoteExtent, SegmentRow};
+use siltstone_metadata::{MetadataApi, MetadataError, RemoteExtent, SegmentRow, index_object_owner};
 use thiserror::Error;
 
 use crate::object::{ObjectTail, SegmentKey, TRAILER_BYTES, Trailer};
@@ -104,7 +104,9 @@ pub struct FsckReport {
     pub object_bytes: u64,
     /// Objects without a row that are too young to be orphans: uploads under way, deletions to come.
     pub unreferenced_young: u64,
-    /// Objects in the bucket that are not segments of this cluster (the marker, probes, other software's).
+    /// Index objects of partitions there are: they hold the rows of old segments.
+    pub index_objects: u64,
+    /// Objects in the bucket that are neither segments nor index objects of this cluster (the marker, probes, other software's).
     pub foreign: u64,
     /// What is wrong, at most 10,000 items.
     pub findings: Vec<Finding>,
@@ -328,7 +330,11 @@ impl Fsck<'_> {
                 Some(key) if !key.is_of(cluster_id) => self.report.foreign += 1,
                 Some(key) if known.contains(&key.id) => {}
                 Some(_) => self.unreferenced(object),
-                None => self.report.foreign += 1,
+                None => match index_object_owner(&object.key) {
+                    Some(id) if known.contains(&id) => self.report.index_objects += 1,
+                    Some(_) => self.unreferenced(object),
+                    None => self.report.foreign += 1,
+                },
             }
         }
         Ok(())

@@ -72,7 +72,11 @@ impl GarbageCollector {
     pub async fn run(self) {
         let mut backoff = Backoff::new(Duration::from_secs(1), self.config.interval.max(Duration::from_secs(1)) * 10);
         loop {
-            let wait = match self.pass().await {
+            let pass = tokio::select! {
+                pass = self.pass() => pass,
+                () = self.env.tasks.stopped() => return,
+            };
+            let wait = match pass {
                 // More is waiting.
                 Ok(found) if found >= self.config.objects_per_pass => Duration::ZERO,
                 Ok(_) => {

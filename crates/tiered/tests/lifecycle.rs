@@ -50,6 +50,21 @@ async fn segments_below_the_log_start_go_after_the_grace_period() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn index_objects_are_known_for_what_they_are() {
+    let tier = Tier::simulated(2).await;
+    tier.fill(2, Shape::default()).await;
+    let attempt = tier.env.entropy.uuid();
+    let key = |topic: &str| format!("index/{topic}/0/{:020}-{}", 0, attempt.as_simple());
+    for key in [key(&tier.id.topic_id.to_string()), key(&attempt.as_simple().to_string()), "index/notes".to_owned()] {
+        tier.bucket.objects.lock().insert(key, bytes::Bytes::from_static(b"rows"));
+    }
+    let report = check(&tier, false).await;
+    // That of a partition nobody knows is a stray, of no age in this bucket.
+    assert_eq!((report.index_objects, report.foreign, report.unreferenced_young + report.findings_total), (1, 1, 1), "{report:?}");
+    assert!(report.is_sound());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_deleted_topic_leaves_nothing() {
     let tier = Tier::simulated(3).await;
     tier.fill(3, Shape::default()).await;

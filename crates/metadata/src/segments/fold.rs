@@ -109,7 +109,7 @@ impl SegmentMap {
             max_timestamp_ms: segments.iter().map(|row| row.max_timestamp_ms).max().unwrap_or(-1),
             segments: segments.len() as u64,
             attempt,
-            object_key: format!("index/{}/{}/{:020}-{}", id.topic_id, id.partition, first.base_offset, attempt.as_simple()),
+            object_key: index::object_key(id, first.base_offset, attempt),
             object_bytes,
             checksum,
         })

@@ -11,7 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use crc_fast::{CrcAlgorithm, checksum};
 use parking_lot::Mutex;
+use siltstone_common::{TopicId, TopicIdPartition};
 use thiserror::Error;
+use uuid::Uuid;
 
 use super::SegmentRow;
 use super::keys::FoldRow;
@@ -34,6 +36,20 @@ pub trait IndexObjects: Send + Sync + Debug {
     async fn put(&self, key: &str, bytes: Bytes, checksum: u64) -> Result<(), IndexObjectError>;
     /// All of an object of `size_bytes`.
     async fn get(&self, key: &str, size_bytes: u64) -> Result<Bytes, IndexObjectError>;
+}
+
+/// The key of an index object.
+pub(super) fn object_key(id: TopicIdPartition, first_offset: i64, attempt: Uuid) -> String {
+    format!("index/{}/{}/{first_offset:020}-{}", id.topic_id, id.partition, attempt.as_simple())
+}
+
+/// Whose rows the index object under `key` holds; `None` if it is no such key.
+pub fn index_object_owner(key: &str) -> Option<TopicIdPartition> {
+    let mut parts = key.strip_prefix("index/")?.splitn(3, '/');
+    let (topic_id, partition, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let (first_offset, attempt) = name.split_once('-')?;
+    let id = TopicIdPartition::new(TopicId(Uuid::parse_str(topic_id).ok()?), partition.parse().ok()?);
+    (object_key(id, first_offset.parse().ok()?, Uuid::parse_str(attempt).ok()?) == key).then_some(id)
 }
 
 /// Encodes rows; the object and its CRC-64/NVME.

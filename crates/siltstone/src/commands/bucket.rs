@@ -66,7 +66,10 @@ fn print(args: &FsckArgs, report: &FsckReport) -> anyhow::Result<()> {
     }
     let depth = if args.deep { "every byte read" } else { "names and sizes only, --deep reads every byte" };
     println!("{} segments of {} partitions, {} bytes checked ({depth})", report.segments, report.partitions, report.object_bytes);
-    println!("{} objects without a row yet, {} foreign, {} findings", report.unreferenced_young, report.foreign, report.findings_total);
+    println!(
+        "{} index objects, {} objects without a row yet, {} foreign, {} findings",
+        report.index_objects, report.unreferenced_young, report.foreign, report.findings_total
+    );
     for finding in &report.findings {
         println!("{}", serde_json::to_string(finding)?);
     }
