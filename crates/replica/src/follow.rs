@@ -3,6 +3,7 @@
 //! One task follows the image and never waits for the disk or the bucket of one partition: each opening is a task of its own that goes on until
 //! it succeeds or the image says otherwise, so a bucket that is out holds up only the partitions that need it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use siltstone_metadata::{MetadataImage, TopicImage};
 use tokio::sync::Semaphore;
 
 use crate::error::ReplicaError;
-use crate::manager::ReplicaManager;
+use crate::manager::{Opening, ReplicaManager};
 use crate::partition::{Partition, Standing};
 
 /// Openings at the same time.
@@ -30,7 +31,6 @@ impl ReplicaManager {
             let image = Arc::clone(&images.borrow_and_update());
             let all_changed = image.broker_configs != broker_configs;
             broker_configs.clone_from(&image.broker_configs);
-            self.remove_deleted(&image).await;
             known.retain(|topic_id, _| image.topics.contains_key(topic_id));
             let is_new = |topic: &&Arc<TopicImage>| all_changed || !known.get(&topic.id).is_some_and(|seen| Arc::ptr_eq(seen, topic));
             let mut changed: Vec<_> = image.topics.values().filter(is_new).cloned().collect();
@@ -39,6 +39,7 @@ impl ReplicaManager {
                 self.apply_topic(&topic, &image, &slots);
                 known.insert(topic.id, topic);
             }
+            self.remove_deleted(&image).await;
             tokio::select! {
                 changed = images.changed() => if changed.is_err() { return },
                 () = self.env.tasks.stopped() => return,
@@ -52,7 +53,7 @@ impl ReplicaManager {
             let id = TopicIdPartition::new(topic.id, i32::try_from(index).unwrap_or(i32::MAX));
             if let Some(partition) = self.opened(id) {
                 self.apply(&partition, image);
-            } else if state.leader == self.config.broker_id && self.opening.lock().insert(id) {
+            } else if state.leader == self.config.broker_id && self.begin_opening(id) {
                 let (manager, slots) = (Arc::clone(self), Arc::clone(slots));
                 self.env.tasks.spawn("replica-open", async move {
                     tokio::select! {
@@ -60,6 +61,17 @@ impl ReplicaManager {
                         () = manager.open_until_done(id, &slots) => {}
                     }
                 });
+            }
+        }
+    }
+
+    /// True if no task is at it yet.
+    fn begin_opening(&self, id: TopicIdPartition) -> bool {
+        match self.opening.lock().entry(id) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Opening::Begun);
+                true
             }
         }
     }
@@ -122,11 +134,14 @@ impl ReplicaManager {
         gone.retain(|id| !image.topics.contains_key(&id.topic_id));
         gone.sort_unstable();
         gone.dedup();
+        // Decide on the newest image: this one may be older than the topic (I29's spirit: never delete from a stale view).
+        let newest = self.metadata.image();
+        gone.retain(|id| !newest.topics.contains_key(&id.topic_id));
+        // Those who wait for any of them are told before the files go, which takes time.
+        for partition in gone.iter().filter_map(|id| self.opened(*id)) {
+            partition.set_standing(Standing::Deleted);
+        }
         for id in gone {
-            // Decide on the newest image: this one may be older than the topic (I29's spirit: never delete from a stale view).
-            if self.metadata.image().topics.contains_key(&id.topic_id) {
-                continue;
-            }
             self.close_partition(id).await;
         }
     }

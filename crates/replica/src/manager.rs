@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use parking_lot::{Mutex, RwLock};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_log::{LogListener, LogManager, PartitionLog};
@@ -57,6 +58,14 @@ pub struct RemoteTier {
     pub uploader: Uploader,
 }
 
+/// How a partition's opening goes.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Opening {
+    Begun,
+    /// A request has waited in vain.
+    Slow,
+}
+
 /// A partition in DescribeLogDirs.
 #[derive(Copy, Clone, Debug)]
 pub struct LogDirPartition {
@@ -80,8 +89,8 @@ pub struct ReplicaManager {
     /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
     lost_at_start: HashSet<TopicId>,
     pub(crate) partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
-    /// Partitions that a task is busy opening until it succeeds.
-    pub(crate) opening: Mutex<HashSet<TopicIdPartition>>,
+    /// Partitions that a task is busy opening until it succeeds, and whether that takes so long that nobody waits for it.
+    pub(crate) opening: Mutex<HashMap<TopicIdPartition, Opening>>,
 }
 
 impl std::fmt::Debug for ReplicaManager {
@@ -169,11 +178,42 @@ impl ReplicaManager {
     pub(crate) async fn led(&self, id: TopicIdPartition, current_leader_epoch: i32) -> Result<Arc<Partition>, ReplicaError> {
         match self.find_led(id, current_leader_epoch)? {
             Ok(partition) => Ok(partition),
-            Err(image) => match tokio::time::timeout(OPEN_WAIT_MAX, self.open(id, &image)).await {
-                Ok(opened) => opened,
-                Err(_elapsed) => Err(ReplicaError::Storage("the partition is still being opened".to_owned())),
-            },
+            Err(image) => self.open_in_time(id, &image).await,
         }
+    }
+
+    async fn open_in_time(&self, id: TopicIdPartition, image: &MetadataImage) -> Result<Arc<Partition>, ReplicaError> {
+        if self.opening.lock().get(&id) != Some(&Opening::Slow)
+            && let Ok(opened) = tokio::time::timeout(OPEN_WAIT_MAX, self.open(id, image)).await
+        {
+            return opened;
+        }
+        // As long as a task is at it; the next requests then need not wait as long again.
+        self.opening.lock().entry(id).and_modify(|opening| *opening = Opening::Slow);
+        Err(ReplicaError::Storage("the partition is still being opened".to_owned()))
+    }
+
+    /// [`ReplicaManager::led`] of each id and leader epoch; those that have to be opened are opened at the same time.
+    pub(crate) async fn all_led(&self, ids: impl Iterator<Item = (TopicIdPartition, i32)>) -> Vec<Result<Arc<Partition>, ReplicaError>> {
+        let mut to_open = Vec::new();
+        let mut all = Vec::with_capacity(ids.size_hint().0);
+        for (index, (id, epoch)) in ids.enumerate() {
+            all.push(match self.find_led(id, epoch) {
+                Ok(Ok(partition)) => Ok(partition),
+                Ok(Err(_not_open)) => {
+                    to_open.push((index, id, epoch));
+                    Err(ReplicaError::UnknownPartition)
+                }
+                Err(error) => Err(error),
+            });
+        }
+        if !to_open.is_empty() {
+            let opened = join_all(to_open.iter().map(|(_, id, epoch)| self.led(*id, *epoch))).await;
+            for ((index, ..), opened) in to_open.into_iter().zip(opened) {
+                all[index] = opened;
+            }
+        }
+        all
     }
 
     /// As [`ReplicaManager::led`], without a wait: the image to open it with, if it is not open yet.

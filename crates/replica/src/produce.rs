@@ -61,10 +61,11 @@ impl ReplicaManager {
     /// The first half of [`ReplicaManager::append`]: when it returns, the records stand in the logs in the order of the calls, so that a
     /// connection may go on to its next request while this one waits for its acknowledgement.
     pub async fn append_pending(&self, acks: i16, timeout: Duration, parts: Vec<ProducePartition>) -> PendingProduce {
+        let all_led = self.all_led(parts.iter().map(|part| (part.id, -1))).await;
         let mut appended = Vec::with_capacity(parts.len());
-        for part in parts {
+        for (part, led) in parts.into_iter().zip(all_led) {
             let id = part.id;
-            appended.push((id, self.append_one(acks, part).await));
+            appended.push((id, self.append_one(acks, part, led).await));
         }
         PendingProduce { acks, timeout, parts: appended }
     }
@@ -114,7 +115,12 @@ impl ReplicaManager {
         Ok(self.led(id, -1).await?.log().producers())
     }
 
-    async fn append_one(&self, acks: i16, part: ProducePartition) -> Result<Appended, ReplicaError> {
+    async fn append_one(
+        &self,
+        acks: i16,
+        part: ProducePartition,
+        led: Result<Arc<Partition>, ReplicaError>,
+    ) -> Result<Appended, ReplicaError> {
         if !(-1..=1).contains(&acks) {
             return Err(ReplicaError::InvalidRequiredAcks);
         }
@@ -122,10 +128,10 @@ impl ReplicaManager {
         if part.origin.is_client() && is_internal {
             return Err(ReplicaError::InternalTopic);
         }
-        let partition = self.led(part.id, -1).await?;
+        let partition = led?;
         // A slow disk slows its producers down; it does not fill the memory.
         partition.log().ready().await;
-        // Both take time: who leads is looked up now (I9), and the log refuses the epoch should it know of a newer one.
+        // Opening and waiting take time: who leads is looked up now (I9), and the log refuses the epoch should it know of a newer one.
         let image = self.metadata.image();
         let state = image.partition(part.id).ok_or(ReplicaError::UnknownPartition)?;
         if state.leader != self.config.broker_id {

@@ -183,8 +183,9 @@ impl ReplicaManager {
     }
 
     async fn read_all(self: &Arc<Self>, params: &FetchParams, parts: &[FetchPartition]) -> Pass {
+        let all_led = self.all_led(parts.iter().map(|part| (part.id, part.current_leader_epoch))).await;
         let mut pass = Pass { answers: Vec::with_capacity(parts.len()), remote: Vec::new(), bytes: 0, reserved: 0, at_once: false };
-        for (index, (part, led)) in parts.iter().zip(self.all_led(parts).await).enumerate() {
+        for (index, (part, led)) in parts.iter().zip(all_led).enumerate() {
             let answer = match led {
                 Ok(partition) => self.read_partition(params, part, (index, parts.len()), &partition, &mut pass).await,
                 Err(error) => FetchedPartition { error: Some(error), ..FetchedPartition::empty(part.id) },
@@ -198,29 +199,6 @@ impl ReplicaManager {
             pass.answers.push(answer);
         }
         pass
-    }
-
-    /// [`ReplicaManager::led`] of each; those that have to be opened are opened at the same time.
-    async fn all_led(&self, parts: &[FetchPartition]) -> Vec<Result<Arc<Partition>, ReplicaError>> {
-        let mut to_open = Vec::new();
-        let mut all: Vec<_> = Vec::with_capacity(parts.len());
-        for (index, part) in parts.iter().enumerate() {
-            all.push(match self.find_led(part.id, part.current_leader_epoch) {
-                Ok(Ok(partition)) => Ok(partition),
-                Ok(Err(_not_open)) => {
-                    to_open.push(index);
-                    Err(ReplicaError::UnknownPartition)
-                }
-                Err(error) => Err(error),
-            });
-        }
-        if !to_open.is_empty() {
-            let opened = join_all(to_open.iter().map(|index| self.led(parts[*index].id, parts[*index].current_leader_epoch))).await;
-            for (index, opened) in to_open.into_iter().zip(opened) {
-                all[index] = opened;
-            }
-        }
-        all
     }
 
     /// `position` is the partition's index in the request, and how many there are.

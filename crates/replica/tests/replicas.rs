@@ -217,6 +217,11 @@ fn a_partition_that_can_not_be_opened_holds_up_nobody() {
         assert!(took < Duration::from_secs(5), "{took:?}");
         assert!(answers[..3].iter().all(|answer| matches!(answer.error, Some(ReplicaError::Storage(_)))), "{answers:?}");
         assert_eq!(answer_records(&answers[3]).len(), 1);
+        // That it takes long is known now: nobody waits for it again.
+        let before = node.env.clock.monotonic();
+        assert!(node.fetch(fetch_params(1 << 20), &[(cold[0], 0)]).await[0].error.is_some());
+        assert!(node.produce(cold[1], batch(NOW_MS, &[b"late"]), LONG).await.is_err());
+        assert!(node.env.clock.monotonic() - before < Duration::from_millis(100));
         // A topic's settings change meanwhile, another topic goes: both are seen.
         node.metadata.delete_topic(fine.topic_id).await.unwrap();
         node.wait_for("the deletion", Duration::from_secs(3), |node| node.replicas.opened(fine).is_none()).await;
