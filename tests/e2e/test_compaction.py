@@ -1,6 +1,7 @@
 """Compacted topics as a user sees them: the table that the records make stays, whatever is cleaned and whenever the broker dies."""
 
 import random
+import shutil
 import threading
 
 from broker import wait_until
@@ -159,6 +160,35 @@ def test_aborted_records_are_cleaned_away(broker):
 
     wait_until(cleaned, "the aborted record is gone even for read_uncommitted")
     assert table(records(broker, "txn", "read_committed"))[b"k"] == b"committed"
+
+
+def test_a_lost_disk_does_not_lose_a_compacted_topic(make_broker):
+    """ADR 7: the bucket has a copy that follows compaction; only what was not sealed yet goes with the disk."""
+    broker = make_broker(settings={**CLEANER, "offsets.topic.segment.bytes": 5000, "offsets.topic.num.partitions": 1,
+                                   "log.cleaner.min.cleanable.ratio": 0.01}).start()
+    create_topic(broker, "kept", cleanup_policy="compact", segment_bytes=20000, min_cleanable_dirty_ratio="0.01")
+    sent = send(broker, "kept", updates(3000, 40, 1))
+    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "kept", "enable.auto.commit": False})
+    for number in range(200):
+        consumer.commit(offsets=[TopicPartition("kept", 0, number)], asynchronous=False)
+    consumer.close()
+    wait_until(lambda: broker.metric("remote_log_bytes") < 60000 and broker.metric("upload_lag_bytes") == 0, "the bucket follows compaction", 60)
+    assert broker.metric("remote_segments") > 2
+    broker.kill()
+    shutil.rmtree(broker.data / "broker")
+    broker.start()
+    found = records(broker, "kept")
+    end = watermarks(broker, "kept")[1]
+    assert end > 2000 and set(found) <= set(sent)
+    assert table(found) == table([place for place in sent if place[0] < end])
+    consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "kept", "enable.auto.commit": False})
+    assert consumer.committed([TopicPartition("kept", 0)], timeout=30)[0].offset > 100, "the group's offsets are back"
+    consumer.close()
+    # And it goes on: what is new is compacted, too.
+    lost = [place for place in sent if place[0] >= end]
+    sent = [place for place in sent if place[0] < end] + send(broker, "kept", updates(2000, 40, 2))
+    wait_until(lambda: broker.metric("log_cleaner_passes") > 0, "cleaning goes on")
+    assert table(records(broker, "kept")) == table(sent), f"{len(lost)} records were in the lost tail"
 
 
 def test_group_offsets_are_compacted(make_broker):

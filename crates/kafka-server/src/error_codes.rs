@@ -51,7 +51,7 @@ pub fn append_error(error: &AppendError) -> ResponseError {
         AppendError::RecordListTooLarge { .. } => ResponseError::RecordListTooLarge,
         AppendError::UnsupportedFormat(_) => ResponseError::UnsupportedForMessageFormat,
         AppendError::UnsupportedCompression(_) => ResponseError::UnsupportedCompressionType,
-        AppendError::InvalidTimestamp(_) => ResponseError::InvalidTimestamp,
+        AppendError::InvalidTimestamps(_) => ResponseError::InvalidTimestamp,
         AppendError::OutOfOrderSequence { .. } => ResponseError::OutOfOrderSequenceNumber,
         AppendError::UnknownProducerId(_) => ResponseError::UnknownProducerId,
         AppendError::InvalidProducerEpoch { .. } => ResponseError::InvalidProducerEpoch,

@@ -42,6 +42,8 @@ use reader::SegmentReader;
 use transactions::Transactions;
 use writer::CleanedWriter;
 
+/// Segments merged into one by a pass: in the bucket, one transaction of the segment map must be able to exchange them.
+const GROUP_SEGMENTS_MAX: usize = 40;
 /// Bytes read by one step.
 const STEP_BYTES: u64 = 4 << 20;
 
@@ -54,6 +56,8 @@ pub struct CleanerConfig {
     pub max_compaction_lag_ms: i64,
     /// `delete.retention.ms`
     pub delete_retention_ms: i64,
+    /// Nothing at or above takes part, whatever else allows it.
+    pub offset_max: i64,
     /// `log.cleaner.dedupe.buffer.size`, this pass's share
     pub dedupe_buffer_bytes: usize,
     /// `log.cleaner.io.buffer.load.factor`
@@ -68,6 +72,7 @@ impl Default for CleanerConfig {
             min_compaction_lag_ms: 0,
             max_compaction_lag_ms: i64::MAX,
             delete_retention_ms: 86_400_000,
+            offset_max: i64::MAX,
             dedupe_buffer_bytes: 128 << 20,
             load_factor: 0.9,
             io_buffer_bytes: 512 << 10,
@@ -181,7 +186,7 @@ struct Group {
 impl PartitionLog {
     /// Begins a pass; `None` if nothing is dirty.
     pub fn begin_cleaning(self: &Arc<Self>, config: CleanerConfig) -> Option<Cleaning> {
-        let scope = self.scope(config.min_compaction_lag_ms);
+        let scope = self.scope(&config);
         let left: VecDeque<Segment> = scope.segments.iter().filter(|segment| segment.end_offset > scope.first_dirty).cloned().collect();
         if left.is_empty() {
             return None;
@@ -399,7 +404,8 @@ fn groups<'a>(segments: impl Iterator<Item = &'a Segment>, segment_bytes: u64) -
     let mut groups: VecDeque<Vec<Segment>> = VecDeque::new();
     let mut bytes = 0;
     for segment in segments {
-        let joins = groups.back().and_then(|group| Some((group.first()?, group.last()?))).is_some_and(|(first, last)| {
+        let group = groups.back().filter(|group| group.len() < GROUP_SEGMENTS_MAX);
+        let joins = group.and_then(|group| Some((group.first()?, group.last()?))).is_some_and(|(first, last)| {
             let fits = bytes + segment.size_bytes <= segment_bytes && segment.end_offset - 1 - first.base_offset <= i64::from(i32::MAX);
             fits && last.end_offset == segment.base_offset
         });

@@ -130,11 +130,20 @@ fn inflate_snappy_block(block: &[u8], out: &mut Vec<u8>, limit: usize) -> Result
 /// # Errors
 /// [`CompressionError::Corrupt`] if the codec fails, which memory-to-memory it has no cause to.
 pub fn compress(codec: Compression, data: &[u8]) -> Result<Vec<u8>, CompressionError> {
+    compress_at(codec, None, data)
+}
+
+/// As [`compress`], at a level: gzip's 1 to 9, zstd's own; `None` for the codec's default. Our lz4 and snappy have one level.
+///
+/// # Errors
+/// As [`compress`].
+pub fn compress_at(codec: Compression, level: Option<i32>, data: &[u8]) -> Result<Vec<u8>, CompressionError> {
     let failed = |error: io::Error| CompressionError::corrupt(codec, error);
     match codec {
         Compression::None => Ok(data.to_vec()),
         Compression::Gzip => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+            let level = level.and_then(|level| u32::try_from(level).ok()).map_or(flate2::Compression::default(), flate2::Compression::new);
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), level);
             encoder.write_all(data).and_then(|()| encoder.finish()).map_err(failed)
         }
         Compression::Snappy => compress_snappy(data),
@@ -145,7 +154,7 @@ pub fn compress(codec: Compression, data: &[u8]) -> Result<Vec<u8>, CompressionE
             encoder.write_all(data).map_err(failed)?;
             encoder.finish().map_err(|error| CompressionError::corrupt(codec, error))
         }
-        Compression::Zstd => zstd::bulk::compress(data, ZSTD_LEVEL).map_err(failed),
+        Compression::Zstd => zstd::bulk::compress(data, level.unwrap_or(ZSTD_LEVEL)).map_err(failed),
     }
 }
 

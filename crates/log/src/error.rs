@@ -48,6 +48,16 @@ impl LogError {
     }
 }
 
+/// Records whose timestamps are not allowed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{} records have timestamps that are not allowed", .records.len())]
+pub struct InvalidTimestamps {
+    /// Index in the batch and timestamp of each.
+    pub records: Vec<(i32, i64)>,
+    /// What the topic allows; `None` if the batch claims that its times are the broker's.
+    pub allowed: Option<(i64, i64)>,
+}
+
 /// A batch was not appended.
 #[derive(Debug, Error)]
 pub enum AppendError {
@@ -82,9 +92,9 @@ pub enum AppendError {
     /// UNSUPPORTED_COMPRESSION_TYPE.
     #[error("compression codec {0} is not supported")]
     UnsupportedCompression(u8),
-    /// Outside `message.timestamp.before/after.max.ms`: INVALID_TIMESTAMP.
-    #[error("timestamp {0} is out of the allowed range")]
-    InvalidTimestamp(i64),
+    /// Records outside `message.timestamp.before/after.max.ms`, or marked with the broker's time: INVALID_TIMESTAMP, naming each (KIP-467).
+    #[error(transparent)]
+    InvalidTimestamps(#[from] InvalidTimestamps),
     /// OUT_OF_ORDER_SEQUENCE_NUMBER.
     #[error("out of order sequence for producer {producer_id}: expected {expected}, got {got}")]
     OutOfOrderSequence {

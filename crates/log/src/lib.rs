@@ -19,7 +19,7 @@ mod tail;
 pub mod validate;
 mod wal;
 
-pub use error::{AppendError, LogError, ReadError};
+pub use error::{AppendError, InvalidTimestamps, LogError, ReadError};
 pub use manager::{LogListener, LogManager, LogManagerConfig};
 pub use partition::{AppendInfo, AppendOrigin, LogConfig, LogOffsets, LogRead, LogSlice, PartitionLog};
 

@@ -75,6 +75,8 @@ pub struct LogConfig {
     pub max_compaction_lag_ms: i64,
     /// `compression.type` other than producer: batches are recompressed
     pub compression: Option<crate::batch::Compression>,
+    /// `compression.gzip.level` or `compression.zstd.level`, whichever `compression` wants; `None` for the codec's default
+    pub compression_level: Option<i32>,
 }
 
 impl Default for LogConfig {
@@ -93,6 +95,7 @@ impl Default for LogConfig {
             compact: false,
             max_compaction_lag_ms: i64::MAX,
             compression: None,
+            compression_level: None,
         }
     }
 }

@@ -42,6 +42,8 @@ pub struct SegmentStat {
     pub max_timestamp_ms: i64,
     /// True once rolled: immutable.
     pub sealed: bool,
+    /// How often compaction wrote it anew.
+    pub generation: u32,
 }
 
 /// Everything that an upload needs of a sealed segment. The file stays readable while this is held, even if retention removes the name.

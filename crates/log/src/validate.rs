@@ -12,13 +12,16 @@ use crate::batch::{
     self, BATCH_HEADER_LEN, BATCH_PREFIX_LEN, BatchError, BatchHeader, Compression, batches, stamp, stamp_create_time,
     stamp_log_append_time, verify_crc,
 };
-use crate::compression::{CompressionError, compress};
-use crate::error::AppendError;
+use crate::compression::{CompressionError, compress_at};
+use crate::error::{AppendError, InvalidTimestamps};
 use crate::partition::{AppendOrigin, LogConfig};
 use crate::records::{inflate, records};
 
 /// A batch that must be looked into may inflate to this: Kafka's `socket.request.max.bytes`.
 pub const INFLATED_BYTES_MAX: usize = 100 * 1024 * 1024;
+
+/// So many records of one batch are named when their timestamps are refused: memory stays bounded whatever a batch inflates to.
+const REFUSED_LISTED_MAX: usize = 1 << 16;
 
 /// A batch or record without a timestamp.
 const NO_TIMESTAMP: i64 = -1;
@@ -55,7 +58,7 @@ impl ValidatedBatches {
 ///
 /// # Errors
 /// [`AppendError::Corrupt`], [`AppendError::InvalidRecord`], [`AppendError::KeylessRecords`], [`AppendError::MessageTooLarge`],
-/// [`AppendError::RecordListTooLarge`], [`AppendError::UnsupportedCompression`], [`AppendError::InvalidTimestamp`].
+/// [`AppendError::RecordListTooLarge`], [`AppendError::UnsupportedCompression`], [`AppendError::InvalidTimestamps`].
 pub fn validate(mut bytes: BytesMut, origin: AppendOrigin, config: &LogConfig, now_ms: i64) -> Result<ValidatedBatches, AppendError> {
     let mut headers = whole_batches(&mut bytes, origin)?;
     let mut at = 0;
@@ -64,9 +67,10 @@ pub fn validate(mut bytes: BytesMut, origin: AppendOrigin, config: &LogConfig, n
         check_batch(header, batch, origin, config)?;
         at += batch.len();
     }
-    if config.log_append_time && headers.iter().any(BatchHeader::is_log_append_time) {
+    if let Some(header) = headers.iter().find(|header| config.log_append_time && header.is_log_append_time()) {
         // Kafka: "Producer should not set timestamp type to LogAppendTime."
-        return Err(AppendError::InvalidTimestamp(now_ms));
+        let records = (0..header.record_count).take(REFUSED_LISTED_MAX).map(|index| (index, header.max_timestamp)).collect();
+        return Err(InvalidTimestamps { records, allowed: None }.into());
     }
     if headers.iter().any(|header| wants_rewrite(header, config)) {
         bytes = rewrite(&bytes, &headers, config)?;
@@ -188,18 +192,23 @@ fn rewrite(bytes: &[u8], headers: &[BatchHeader], config: &LogConfig) -> Result<
         let (batch, after) = rest.split_at(header.total_len());
         rest = after;
         match config.compression {
-            Some(codec) if wants_rewrite(header, config) => rewrite_batch(header, batch, codec, &mut out)?,
+            Some(codec) if wants_rewrite(header, config) => rewrite_batch(header, batch, (codec, config.compression_level), &mut out)?,
             _ => out.extend_from_slice(batch),
         }
     }
     Ok(out)
 }
 
-fn rewrite_batch(header: &BatchHeader, batch: &[u8], codec: Compression, out: &mut BytesMut) -> Result<(), AppendError> {
+fn rewrite_batch(
+    header: &BatchHeader,
+    batch: &[u8],
+    (codec, level): (Compression, Option<i32>),
+    out: &mut BytesMut,
+) -> Result<(), AppendError> {
     let body = inflate(header, batch, INFLATED_BYTES_MAX).map_err(append_error)?;
     // What was not inflated before is seen now: nothing unsound may get our CRC.
     records(header, &body).try_for_each(|record| record.map(drop)).map_err(append_error)?;
-    let section = compress(codec, &body).map_err(|error| append_error(error.into()))?;
+    let section = compress_at(codec, level, &body).map_err(|error| append_error(error.into()))?;
     let total_len = BATCH_HEADER_LEN + section.len();
     let batch_length = i32::try_from(total_len - BATCH_PREFIX_LEN)
         .map_err(|_| AppendError::MessageTooLarge { size: total_len, max: usize::try_from(i32::MAX).unwrap_or(usize::MAX) })?;
@@ -218,20 +227,28 @@ fn apply_timestamps(batch: &mut [u8], config: &LogConfig, now_ms: i64) -> Result
         return Ok(());
     }
     let header = BatchHeader::parse(batch)?;
+    let allowed = Allowed::new(config, now_ms);
+    let by_header = [header.base_timestamp, header.max_timestamp].into_iter().all(|time| allowed.contains(time));
     let walk = header.max_timestamp == NO_TIMESTAMP || header.is_log_append_time() || config.timestamp_before_max_ms != i64::MAX;
-    if !walk {
-        return [header.base_timestamp, header.max_timestamp].into_iter().try_for_each(|time| check_timestamp(time, config, now_ms));
+    if by_header && !walk {
+        return Ok(());
     }
     // What a producer says of append time is nothing to us: its records' own times count.
     let plain = BatchHeader { attributes: header.without_log_append_time(), ..header };
     let mut max_timestamp_ms = NO_TIMESTAMP;
+    let mut refused = Vec::new();
     {
         let body = inflate(&plain, batch, INFLATED_BYTES_MAX).map_err(append_error)?;
-        for record in records(&plain, &body) {
+        for (record, index) in records(&plain, &body).zip(0..) {
             let timestamp_ms = record.map_err(append_error)?.timestamp_ms;
-            check_timestamp(timestamp_ms, config, now_ms)?;
+            if !allowed.contains(timestamp_ms) && refused.len() < REFUSED_LISTED_MAX {
+                refused.push((index, timestamp_ms));
+            }
             max_timestamp_ms = max_timestamp_ms.max(timestamp_ms);
         }
+    }
+    if !refused.is_empty() {
+        return Err(InvalidTimestamps { records: refused, allowed: Some((allowed.earliest_ms, allowed.latest_ms)) }.into());
     }
     if header.is_log_append_time() || header.max_timestamp != max_timestamp_ms {
         stamp_create_time(batch, max_timestamp_ms);
@@ -239,13 +256,24 @@ fn apply_timestamps(batch: &mut [u8], config: &LogConfig, now_ms: i64) -> Result
     Ok(())
 }
 
-fn check_timestamp(timestamp_ms: i64, config: &LogConfig, now_ms: i64) -> Result<(), AppendError> {
-    if timestamp_ms == NO_TIMESTAMP {
-        return Ok(());
+/// The timestamps that a topic takes now.
+#[derive(Copy, Clone)]
+struct Allowed {
+    earliest_ms: i64,
+    latest_ms: i64,
+}
+
+impl Allowed {
+    fn new(config: &LogConfig, now_ms: i64) -> Self {
+        Self {
+            earliest_ms: now_ms.saturating_sub(config.timestamp_before_max_ms),
+            latest_ms: now_ms.saturating_add(config.timestamp_after_max_ms),
+        }
     }
-    let too_old = now_ms.saturating_sub(timestamp_ms) > config.timestamp_before_max_ms;
-    let too_new = timestamp_ms.saturating_sub(now_ms) > config.timestamp_after_max_ms;
-    if too_old || too_new { Err(AppendError::InvalidTimestamp(timestamp_ms)) } else { Ok(()) }
+
+    fn contains(&self, timestamp_ms: i64) -> bool {
+        timestamp_ms == NO_TIMESTAMP || (self.earliest_ms..=self.latest_ms).contains(&timestamp_ms)
+    }
 }
 
 #[cfg(test)]

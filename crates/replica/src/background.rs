@@ -17,13 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use siltstone_log::segment::SealedSegment;
 use siltstone_metadata::MetadataError;
 use siltstone_tiered::UploadError;
 use siltstone_tiered::retention::{self, EvictionCandidate, RetentionConfig, RetentionSnapshot};
 use tokio::sync::Semaphore;
 
 use crate::error::ReplicaError;
-use crate::manager::ReplicaManager;
+use crate::manager::{RemoteTier, ReplicaManager};
 use crate::partition::Partition;
 
 /// How often partitions are looked at for something sealed to upload.
@@ -87,7 +88,8 @@ impl ReplicaManager {
             return false;
         }
         let wanted_from = partition.remote().remote_end.max(partition.offsets().log_start);
-        partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= wanted_from)
+        let is_sealed = partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= wanted_from);
+        is_sealed || (partition.config().compact && !partition.is_mirrored())
     }
 
     async fn roll_and_upload(&self, partition: &Arc<Partition>, slots: &Semaphore) {
@@ -98,7 +100,11 @@ impl ReplicaManager {
             return;
         }
         let Ok(_slot) = slots.acquire().await else { return };
-        match self.upload_sealed(partition).await {
+        let uploaded = match self.upload_sealed(partition).await {
+            Ok(uploaded) if partition.config().compact => self.mirror_cleaned(partition).await.map(|mirrored| uploaded + mirrored),
+            other => other,
+        };
+        match uploaded {
             Ok(0) => {}
             // What is in the bucket now may go from here at once.
             Ok(_) => {
@@ -162,24 +168,35 @@ impl ReplicaManager {
             if leader != self.config.broker_id {
                 return Ok(0);
             }
-            let result = tier.uploader.upload(partition.id(), leader_epoch, segment).await;
-            // Whatever came of it, the committed state is what metadata says.
-            if let Ok(extent) = self.metadata.remote_extent(partition.id()).await {
-                partition.set_remote(extent);
-            }
-            match result {
-                Ok(row) => {
-                    self.metrics.add_segments_uploaded(1);
-                    self.metrics.add_bytes_uploaded(row.object_bytes);
-                    tracing::debug!(id = %partition.id(), base_offset = row.base_offset, last_offset = row.last_offset, "segment committed to the bucket");
-                }
-                Err(error) => {
-                    self.metrics.add_upload_failures(1);
-                    return Err(upload_error(error));
-                }
-            }
+            self.upload_one(partition, tier, leader_epoch, segment).await?;
         }
         Ok(count)
+    }
+
+    pub(crate) async fn upload_one(
+        &self,
+        partition: &Arc<Partition>,
+        tier: &RemoteTier,
+        leader_epoch: i32,
+        segment: SealedSegment,
+    ) -> Result<(), ReplicaError> {
+        let result = tier.uploader.upload(partition.id(), leader_epoch, segment).await;
+        // Whatever came of it, the committed state is what metadata says.
+        if let Ok(extent) = self.metadata.remote_extent(partition.id()).await {
+            partition.set_remote(extent);
+        }
+        match result {
+            Ok(row) => {
+                self.metrics.add_segments_uploaded(1);
+                self.metrics.add_bytes_uploaded(row.object_bytes);
+                tracing::debug!(id = %partition.id(), base_offset = row.base_offset, last_offset = row.last_offset, "segment committed to the bucket");
+                Ok(())
+            }
+            Err(error) => {
+                self.metrics.add_upload_failures(1);
+                Err(upload_error(error))
+            }
+        }
     }
 
     /// Raises the log start where retention says so, drops local segments that may go, and seals an active segment that has expired.
@@ -208,8 +225,9 @@ impl ReplicaManager {
             tiered: self.is_tiered(partition),
             retention_ms: config.retention_ms,
             retention_bytes: config.retention_bytes,
-            local_retention_ms: config.local_retention_ms,
-            local_retention_bytes: config.local_retention_bytes,
+            // Compaction needs all of a log here; what the bucket has of it is for when this disk is lost.
+            local_retention_ms: if config.compact { retention::UNLIMITED } else { config.local_retention_ms },
+            local_retention_bytes: if config.compact { retention::UNLIMITED } else { config.local_retention_bytes },
         };
         let decision = retention::decide(&settings, &snapshot);
         if let Some(start) = decision.raise_log_start {
@@ -226,10 +244,10 @@ impl ReplicaManager {
         Ok(())
     }
 
-    /// True if the partition's sealed segments go to the bucket. Compacted topics stay local.
-    fn is_tiered(&self, partition: &Partition) -> bool {
+    /// True if the partition's sealed segments go to the bucket.
+    pub(crate) fn is_tiered(&self, partition: &Partition) -> bool {
         let config = partition.config();
-        self.remote.is_some() && config.remote_storage_enable && !config.compact
+        self.remote.is_some() && config.remote_storage_enable
     }
 
     async fn drop_local_below(&self, partition: &Arc<Partition>, offset: i64) -> Result<(), ReplicaError> {
@@ -248,7 +266,7 @@ impl ReplicaManager {
         let partitions = self.partitions();
         let candidates: Vec<EvictionCandidate> = partitions
             .iter()
-            .filter(|partition| self.is_tiered(partition))
+            .filter(|partition| self.is_tiered(partition) && !partition.config().compact)
             .flat_map(|partition| {
                 let remote_end = partition.remote().remote_end;
                 let uploaded =
@@ -295,7 +313,7 @@ impl ReplicaManager {
         .map(|freed| self.metrics.add_local_bytes_dropped(freed))
     }
 
-    async fn local_work<T: Send + 'static>(
+    pub(crate) async fn local_work<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, siltstone_log::LogError> + Send + 'static,
     ) -> Result<T, ReplicaError> {
@@ -308,7 +326,9 @@ impl ReplicaManager {
 
 fn upload_error(error: UploadError) -> ReplicaError {
     match error {
-        UploadError::Metadata(error @ MetadataError::Unavailable(_)) => ReplicaError::Metadata(error),
+        UploadError::Metadata(error @ (MetadataError::Unavailable(_) | MetadataError::NotContiguous { .. })) => {
+            ReplicaError::Metadata(error)
+        }
         error => ReplicaError::Storage(error.to_string()),
     }
 }

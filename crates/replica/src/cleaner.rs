@@ -92,6 +92,7 @@ impl Settings {
             dedupe_buffer_bytes: self.dedupe_buffer_bytes / self.threads.max(1),
             load_factor: self.load_factor,
             io_buffer_bytes: (self.io_buffer_bytes / self.threads.max(1)).max(1 << 10),
+            ..CleanerConfig::default()
         }
     }
 }
@@ -144,15 +145,20 @@ impl ReplicaManager {
         let compacted: Vec<_> = {
             let mut uncleanable = self.cleaner.uncleanable.lock();
             uncleanable.retain(|id| self.opened(*id).is_some());
-            self.partitions().into_iter().filter(|partition| partition.config().compact && !uncleanable.contains(&partition.id())).collect()
+            let may = |partition: &Arc<Partition>| {
+                // What the last pass left goes to the bucket before the next pass.
+                let ready = !self.is_tiered(partition) || partition.is_mirrored();
+                partition.config().compact && ready && !uncleanable.contains(&partition.id())
+            };
+            self.partitions().into_iter().filter(may).collect()
         };
         if compacted.is_empty() || settings.threads == 0 {
             return Vec::new();
         }
-        let looked_at = settings.clone();
+        let compacted: Vec<_> = compacted.into_iter().map(|partition| (self.settings_of(&partition, settings), partition)).collect();
         let found = self.env.tasks.blocking(move || {
-            let look = |partition: Arc<Partition>| {
-                let cleanable = partition.log().cleanable(&looked_at.pass(&partition.config()));
+            let look = |(pass, partition): (CleanerConfig, Arc<Partition>)| {
+                let cleanable = partition.log().cleanable(&pass);
                 (partition, cleanable)
             };
             compacted.into_iter().map(look).collect::<Vec<_>>()
@@ -175,6 +181,12 @@ impl ReplicaManager {
         self.cleaner.max_overdue_ms.store(u64::try_from(overdue_ms).unwrap_or(0), Ordering::Relaxed);
         due.sort_by(|(_, a), (_, b)| b.dirty_ratio().total_cmp(&a.dirty_ratio()));
         due.into_iter().take(settings.threads).map(|(partition, _)| partition).collect()
+    }
+
+    fn settings_of(&self, partition: &Arc<Partition>, settings: &Settings) -> CleanerConfig {
+        // Whole segments of the bucket are exchanged for cleaned ones: so only what is there is cleaned.
+        let offset_max = if self.is_tiered(partition) { partition.remote().remote_end } else { i64::MAX };
+        CleanerConfig { offset_max, ..settings.pass(&partition.config()) }
     }
 
     /// One pass over one partition.
@@ -213,7 +225,7 @@ impl ReplicaManager {
 
     /// Works step by step, and rests after each for as long as the budget asks. `None` if there was nothing to do or it is time to stop.
     async fn run_pass(&self, partition: &Arc<Partition>, settings: &Settings) -> Result<Option<CleaningStats>, CleanError> {
-        let Some(mut cleaning) = partition.log().begin_cleaning(settings.pass(&partition.config())) else { return Ok(None) };
+        let Some(mut cleaning) = partition.log().begin_cleaning(self.settings_of(partition, settings)) else { return Ok(None) };
         while !cleaning.is_done() {
             if self.env.tasks.is_stopped() || self.opened(partition.id()).is_none() {
                 return Ok(None);

@@ -7,6 +7,7 @@ mod follow;
 mod list_offsets;
 mod manager;
 mod metrics;
+mod mirror;
 mod partition;
 mod produce;
 mod read_path;

@@ -28,6 +28,11 @@ use crate::partition::{Partition, log_config};
 /// may be out (I35), and a request is for other partitions, too.
 const OPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 
+/// Internal topics that go to the bucket are sealed at least so often.
+const INTERNAL_SEGMENT_MS: i64 = 10 * 60_000;
+/// And compacted at least so often.
+const INTERNAL_COMPACTION_LAG_MS: i64 = 6 * 3_600_000;
+
 /// Settings.
 #[derive(Clone, Debug)]
 pub struct ReplicaConfig {
@@ -317,7 +322,13 @@ impl ReplicaManager {
         if let Some(own) = image.broker_configs.get(&self.config.broker_id.to_string()) {
             dynamic.extend(own.clone());
         }
-        TopicConfig::resolve(&topic.configs, &dynamic, &self.config.broker_configs)
+        let mut config = TopicConfig::resolve(&topic.configs, &dynamic, &self.config.broker_configs);
+        if topic.is_internal() && config.compact && config.remote_storage_enable && self.remote.is_some() {
+            // What a lost disk takes of the groups' offsets is no more than this; the small segments are merged soon.
+            config.segment_ms = config.segment_ms.min(INTERNAL_SEGMENT_MS);
+            config.max_compaction_lag_ms = config.max_compaction_lag_ms.min(INTERNAL_COMPACTION_LAG_MS);
+        }
+        config
     }
 
     /// Every open partition's sizes, for DescribeLogDirs: (partitions, total bytes, usable bytes of the volume).

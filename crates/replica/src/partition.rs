@@ -1,6 +1,6 @@
 //! One partition as this broker serves it: its log, its settings, what of it is remote, and who waits for it.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ pub struct Partition {
     /// Held by the one upload at work on the partition.
     pub(crate) uploading: Arc<tokio::sync::Mutex<()>>,
     upload_retry: Mutex<UploadRetry>,
+    /// Which state of a compacted log the bucket has: see [`PartitionLog::cleanings`].
+    mirrored: AtomicU64,
     /// Held by the one retention pass at work on the partition.
     pub(crate) retaining: tokio::sync::Mutex<()>,
 }
@@ -75,6 +77,8 @@ impl Partition {
             standing: AtomicU8::new(Standing::Leader as u8),
             uploading: Arc::default(),
             upload_retry: Mutex::new(UploadRetry { backoff: Backoff::new(UPLOAD_RETRY_MIN, UPLOAD_RETRY_MAX), not_before: Duration::ZERO }),
+            // Not known before the first look.
+            mirrored: AtomicU64::new(u64::MAX),
             retaining: tokio::sync::Mutex::new(()),
         }
     }
@@ -100,6 +104,16 @@ impl Partition {
             self.log.set_config(log_config(&config));
             self.config.store(Arc::new(config));
         }
+    }
+
+    /// True if the bucket has what compaction left of the log.
+    pub(crate) fn is_mirrored(&self) -> bool {
+        self.mirrored.load(Ordering::Acquire) == self.log.cleanings()
+    }
+
+    /// Notes that the bucket has the log as it was after so many cleanings.
+    pub(crate) fn set_mirrored(&self, cleanings: u64) {
+        self.mirrored.store(cleanings, Ordering::Release);
     }
 
     /// What of it is in the bucket, as committed.
@@ -211,6 +225,11 @@ pub(crate) fn log_config(config: &TopicConfig) -> LogConfig {
             "snappy" => Some(Compression::Snappy),
             "lz4" => Some(Compression::Lz4),
             "zstd" => Some(Compression::Zstd),
+            _ => None,
+        },
+        compression_level: match config.compression_type.as_str() {
+            "gzip" if config.compression_gzip_level > 0 => Some(config.compression_gzip_level),
+            "zstd" => Some(config.compression_zstd_level),
             _ => None,
         },
     }

@@ -262,7 +262,8 @@ impl ObjectTail {
 
 /// An index that could send a reader outside of the batches is not used.
 fn check_index(index: &[RemoteIndexEntry], facts: &SegmentFacts) -> Result<(), FormatError> {
-    let first = index.first().is_some_and(|entry| entry.position == 0 && entry.base_offset == facts.base_offset);
+    // Compaction may have taken what was before the first batch.
+    let first = index.first().is_some_and(|entry| entry.position == 0 && entry.base_offset >= facts.base_offset);
     let ascending = index.windows(2).all(|pair| {
         pair[0].base_offset < pair[1].base_offset
             && pair[0].position < pair[1].position
@@ -392,17 +393,23 @@ impl IndexBuilder {
     /// Takes the next batch.
     ///
     /// # Errors
-    /// A text, if its offsets do not continue those before (I7).
+    /// A text, if its offsets go back (I7).
     pub fn push(&mut self, header: &BatchHeader) -> Result<(), String> {
-        if header.base_offset != self.next_offset || header.last_offset_delta < 0 {
-            return Err(format!("batch at {} begins at offset {}, expected {}", self.position, header.base_offset, self.next_offset));
+        // Compaction leaves gaps (I7).
+        if header.base_offset < self.next_offset || header.last_offset_delta < 0 {
+            return Err(format!(
+                "batch at {} begins at offset {}, expected {} or above",
+                self.position, header.base_offset, self.next_offset
+            ));
         }
         let due = self.index.last().is_none_or(|last| self.position - last.position >= self.interval_bytes);
         if due {
             let max_timestamp_ms = self.max_timestamp_ms;
             self.index.push(RemoteIndexEntry { base_offset: header.base_offset, position: self.position, max_timestamp_ms });
         }
-        self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp);
+        if header.record_count > 0 {
+            self.max_timestamp_ms = self.max_timestamp_ms.max(header.max_timestamp);
+        }
         if let Some(last) = self.index.last_mut() {
             last.max_timestamp_ms = self.max_timestamp_ms;
         }

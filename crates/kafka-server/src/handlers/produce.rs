@@ -11,7 +11,8 @@ mod transaction;
 #[cfg(test)]
 pub(crate) use samples::{decode_only, sample_request};
 
-use std::collections::BTreeMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use kafka_protocol::messages::produce_response::{
 };
 use kafka_protocol::messages::{BrokerId, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use siltstone_common::TopicIdPartition;
+use siltstone_common::{TopicId, TopicIdPartition};
 use siltstone_log::{AppendError, AppendOrigin};
 use siltstone_metadata::{MetadataImage, TopicImage};
 use siltstone_replica::{ProduceOutcome, ProducePartition, ReplicaError};
@@ -66,7 +67,7 @@ pub(crate) fn decode(
 async fn start(handlers: Arc<Handlers>, request: ProduceRequest, correlation_id: i32, version: i16) -> Appended {
     let ProduceRequest { transactional_id, acks, timeout_ms, topics } = request;
     let mut produce = Produce { handlers, correlation_id, version, acks, topics: Vec::with_capacity(topics.len()), appended: Vec::new() };
-    let mut parts = produce.place(topics, transactional_id.is_some());
+    let mut parts = produce.place(once_each(topics), transactional_id.is_some());
     if let Some(transactional_id) = transactional_id {
         parts = produce.verify(parts, &transactional_id).await;
     }
@@ -216,14 +217,20 @@ fn refuse(place: &mut PartitionProduceResponse, error: &ReplicaError, id: TopicI
         && let ReplicaError::Append(AppendError::KeylessRecords(indexes)) = error
     {
         let topic = image.topic_by_id(id.topic_id).map_or("", |topic| topic.name.as_str());
-        name_records(
-            place,
-            indexes,
-            &format!("Compacted topic cannot accept message without key in topic partition {topic}-{}", id.partition),
-        );
+        let message = format!("Compacted topic cannot accept message without key in topic partition {topic}-{}", id.partition);
+        name_keyless(place, indexes, &message);
     }
-    if let ReplicaError::Append(AppendError::InvalidTimestamp(_)) = error {
+    if version >= RECORD_ERRORS_FROM
+        && let ReplicaError::Append(AppendError::InvalidTimestamps(refused)) = error
+    {
         place.error_message = Some(StrBytes::from_static_str("One or more records have been rejected due to invalid timestamp"));
+        let message = |(index, timestamp): (i32, i64)| match refused.allowed {
+            Some((earliest, latest)) => format!(
+                "Timestamp {timestamp} of message with offset {index} is out of range. The timestamp should be within [{earliest}, {latest}]"
+            ),
+            None => format!("Invalid timestamp type in message {index}. Producer should not set timestamp type to LogAppendTime."),
+        };
+        name_records(place, refused.records.iter().map(|record| (record.0, message(*record))));
     }
     if version >= LEADERS_FROM
         && matches!(error, ReplicaError::NotLeader)
@@ -235,19 +242,54 @@ fn refuse(place: &mut PartitionProduceResponse, error: &ReplicaError, id: TopicI
 }
 
 /// Names the records for which a batch was refused, so that the producer can send the others again (KIP-467).
-fn name_records(place: &mut PartitionProduceResponse, indexes: &[i32], message: &str) {
+fn name_keyless(place: &mut PartitionProduceResponse, indexes: &[i32], message: &str) {
     let shown: Vec<String> = indexes.iter().take(3).map(|index| format!("RecordError(batchIndex={index}, message='{message}')")).collect();
     place.error_message = Some(StrBytes::from_string(format!(
         "One or more records have been rejected due to {} record errors in total, and only showing the first three errors at most: [{}]",
         indexes.len(),
         shown.join(", ")
     )));
-    let message = StrBytes::from_string(message.to_owned());
-    let errors = indexes.iter().enumerate().map(|(at, index)| {
-        let text = (at < RECORD_MESSAGES_MAX).then(|| message.clone());
-        BatchIndexAndErrorMessage::default().with_batch_index(*index).with_batch_index_error_message(text)
+    name_records(place, indexes.iter().map(|index| (*index, message.to_owned())));
+}
+
+fn name_records(place: &mut PartitionProduceResponse, refused: impl Iterator<Item = (i32, String)>) {
+    let errors = refused.enumerate().map(|(at, (index, message))| {
+        let text = (at < RECORD_MESSAGES_MAX).then(|| StrBytes::from_string(message));
+        BatchIndexAndErrorMessage::default().with_batch_index(index).with_batch_index_error_message(text)
     });
     place.record_errors = errors.collect();
+}
+
+/// Every topic and partition once, as Kafka's map has them: the last batch of a partition counts, and a topic without partitions is not answered.
+fn once_each(topics: Vec<ProduceTopic>) -> Vec<ProduceTopic> {
+    let single = |topic: &ProduceTopic| topic.partitions.len() == 1;
+    if topics.len() == 1 && topics.iter().all(single) {
+        return topics;
+    }
+    let mut merged: Vec<ProduceTopic> = Vec::with_capacity(topics.len());
+    let mut topic_at: HashMap<(StrBytes, TopicId), usize> = HashMap::new();
+    let mut partition_at: HashMap<(usize, i32), usize> = HashMap::new();
+    for mut topic in topics {
+        let partitions = std::mem::take(&mut topic.partitions);
+        if partitions.is_empty() {
+            continue;
+        }
+        let at = *topic_at.entry((topic.name.clone(), topic.id)).or_insert_with(|| {
+            merged.push(topic);
+            merged.len() - 1
+        });
+        let into = &mut merged[at].partitions;
+        for data in partitions {
+            match partition_at.entry((at, data.index)) {
+                Entry::Occupied(earlier) => into[*earlier.get()] = data,
+                Entry::Vacant(vacant) => {
+                    vacant.insert(into.len());
+                    into.push(data);
+                }
+            }
+        }
+    }
+    merged
 }
 
 /// Kafka tells the log start offset with errors that it finds once it looks into a batch's records, not with those before.
@@ -256,7 +298,7 @@ fn tells_log_start(error: &ReplicaError) -> bool {
     match error {
         AppendError::InvalidRecord(_)
         | AppendError::KeylessRecords(_)
-        | AppendError::InvalidTimestamp(_)
+        | AppendError::InvalidTimestamps(_)
         | AppendError::OutOfOrderSequence { .. }
         | AppendError::UnknownProducerId(_)
         | AppendError::InvalidProducerEpoch { .. }

@@ -1,6 +1,6 @@
 //! What compaction needs of a partition: how dirty it is, its segments, and the exchange of old ones for a cleaned one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use super::state::LogState;
 use crate::cleaner::{Cleanable, CleanerConfig};
 use crate::error::{LogError, ReadError};
 use crate::index::position_for_offset;
-use crate::producers::LastRecord;
-use crate::segment::{Phase, Segment, SegmentName};
+use crate::producers::{AbortedTxn, LastRecord};
+use crate::segment::{Phase, Segment, SegmentName, Walker};
 
 /// Where a pass works.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ impl PartitionLog {
     /// [`ReadError::Io`] and [`ReadError::Corrupt`].
     pub fn cleanable(&self, config: &CleanerConfig) -> Result<Cleanable, ReadError> {
         let now_ms = self.shared.env.clock.now_ms();
-        let scope = self.scope(config.min_compaction_lag_ms);
+        let scope = self.scope(config);
         let bytes = |dirty: bool| {
             let fits = |segment: &&Segment| (segment.end_offset > scope.first_dirty) == dirty;
             scope.segments.iter().filter(fits).map(|segment| segment.size_bytes).sum()
@@ -53,10 +53,11 @@ impl PartitionLog {
         Ok(cleanable)
     }
 
-    pub(crate) fn scope(&self, min_compaction_lag_ms: i64) -> Scope {
+    pub(crate) fn scope(&self, config: &CleanerConfig) -> Scope {
+        let min_compaction_lag_ms = config.min_compaction_lag_ms;
         let now_ms = self.shared.env.clock.now_ms();
         let state = self.state.lock();
-        let bound = state.offsets.last_stable.min(state.offsets.high_watermark);
+        let bound = state.offsets.last_stable.min(state.offsets.high_watermark).min(config.offset_max);
         let too_young =
             |segment: &Segment| min_compaction_lag_ms > 0 && segment.max_timestamp_ms > now_ms.saturating_sub(min_compaction_lag_ms);
         let first_dirty = state.cleaned_end.max(state.offsets.local_start);
@@ -98,6 +99,29 @@ impl PartitionLog {
             return Ok(0);
         }
         Ok(position_for_offset(&self.index_on_disk(segment.name())?, offset))
+    }
+
+    /// How often segments were exchanged for cleaned ones since the log was opened.
+    pub fn cleanings(&self) -> u64 {
+        self.state.lock().cleanings
+    }
+
+    /// Keeps of the aborted transactions those that have a batch in a cleaned segment: one whose batches and marker are gone must not be named, or its
+    /// producer's next transaction would be taken for it.
+    pub(super) fn keep_present(&self, segment: &Segment, aborted: &mut Vec<AbortedTxn>) -> Result<(), ReadError> {
+        let mut walker = Walker::new(self.open_segment(segment.name())?, segment.size_bytes);
+        let (mut position, mut present) = (0, HashSet::new());
+        while let Some(header) = walker.header_at(position, segment.base_offset)? {
+            position += header.total_len() as u64;
+            let of = |txn: &AbortedTxn| {
+                txn.producer_id == header.producer_id && (txn.first_offset..=txn.last_offset).contains(&header.base_offset)
+            };
+            if header.is_transactional() {
+                present.extend(aborted.iter().filter(|txn| of(txn)).map(|txn| (txn.producer_id, txn.last_offset)));
+            }
+        }
+        aborted.retain(|txn| present.contains(&(txn.producer_id, txn.last_offset)));
+        Ok(())
     }
 
     /// Puts `cleaned`, complete on disk, in the place of `old`, and removes the files of these; false, and nothing changes, if they are not

@@ -91,7 +91,10 @@ impl PartitionLog {
         let last_offset = segment.end_offset - 1;
         let failed = |error: ReadError| error.into_log_error(&log_path);
         let index = self.index_on_disk(segment.name()).map_err(failed)?;
-        let aborted = self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(failed)?;
+        let mut aborted = self.aborted_transactions(segment.base_offset, segment.end_offset).map_err(failed)?;
+        if segment.generation > 0 && !aborted.is_empty() {
+            self.keep_present(segment, &mut aborted).map_err(failed)?;
+        }
         let producer_snapshot = self.snapshot_on_disk(segment).map_err(failed)?;
         Ok(SealedSegment {
             base_offset: segment.base_offset,

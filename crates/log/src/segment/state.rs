@@ -155,6 +155,7 @@ impl Segment {
             size_bytes: self.size_bytes,
             max_timestamp_ms: self.max_timestamp_ms,
             sealed: self.phase == Phase::Durable,
+            generation: self.generation,
         }
     }
 }

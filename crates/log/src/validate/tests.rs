@@ -133,7 +133,7 @@ fn log_append_time_is_stamped_and_not_taken_from_clients() {
 
     let mut claimed = builder(Compression::None).build();
     stamp_log_append_time(&mut claimed, 5);
-    assert!(matches!(client(claimed.clone(), &config), Err(AppendError::InvalidTimestamp(_))));
+    assert!(matches!(client(claimed.clone(), &config), Err(AppendError::InvalidTimestamps(_))));
     // With CreateTime the claim is dropped and the records' own times count.
     let validated = client(claimed, &LogConfig::default()).unwrap();
     assert!(!validated.headers[0].is_log_append_time());
@@ -154,9 +154,9 @@ fn timestamps_are_held_to_both_bounds() {
         assert!(at(NOW + 500, codec, &config).is_ok());
         assert!(at(NOW - 1_000, codec, &config).is_ok());
         assert!(at(-1, codec, &config).is_ok());
-        assert!(matches!(at(NOW + 501, codec, &config), Err(AppendError::InvalidTimestamp(t)) if t == NOW + 501));
-        assert!(matches!(at(NOW - 1_001, codec, &config), Err(AppendError::InvalidTimestamp(t)) if t == NOW - 1_001));
-        assert!(matches!(at(i64::MAX, codec, &LogConfig::default()), Err(AppendError::InvalidTimestamp(_))));
+        assert!(matches!(at(NOW + 501, codec, &config), Err(AppendError::InvalidTimestamps(bad)) if bad.records == [(1, NOW + 501)]));
+        assert!(matches!(at(NOW - 1_001, codec, &config), Err(AppendError::InvalidTimestamps(bad)) if bad.records == [(1, NOW - 1_001)]));
+        assert!(matches!(at(i64::MAX, codec, &LogConfig::default()), Err(AppendError::InvalidTimestamps(_))));
         assert!(at(0, codec, &LogConfig::default()).is_ok());
     }
 }

@@ -12,8 +12,12 @@ pub struct TopicConfig {
     pub delete: bool,
     /// `cleanup.policy` contains compact
     pub compact: bool,
+    /// `compression.gzip.level`; -1 for gzip's own default
+    pub compression_gzip_level: i32,
     /// `compression.type`
     pub compression_type: String,
+    /// `compression.zstd.level`
+    pub compression_zstd_level: i32,
     /// `delete.retention.ms`
     pub delete_retention_ms: i64,
     /// `file.delete.delay.ms`
@@ -44,7 +48,7 @@ pub struct TopicConfig {
     pub min_compaction_lag_ms: i64,
     /// `min.insync.replicas`
     pub min_insync_replicas: i32,
-    /// `remote.storage.enable`; our default is true. Always false for compacted topics: only whole, unchanging segments go to the bucket.
+    /// `remote.storage.enable`; our default is true
     pub remote_storage_enable: bool,
     /// `remote.log.copy.disable`: what is remote stays readable, nothing more is uploaded
     pub remote_log_copy_disable: bool,
@@ -133,6 +137,8 @@ impl TopicConfig {
         Self {
             delete: policies.contains(&"delete"),
             compact,
+            compression_gzip_level: layers.number("compression.gzip.level"),
+            compression_zstd_level: layers.number("compression.zstd.level"),
             compression_type: layers.get("compression.type").unwrap_or_default(),
             delete_retention_ms: layers.number("delete.retention.ms"),
             file_delete_delay_ms: layers.number("file.delete.delay.ms"),
@@ -149,7 +155,7 @@ impl TopicConfig {
             min_cleanable_dirty_ratio: layers.number("min.cleanable.dirty.ratio"),
             min_compaction_lag_ms: layers.number("min.compaction.lag.ms"),
             min_insync_replicas: layers.number("min.insync.replicas"),
-            remote_storage_enable: layers.flag("remote.storage.enable") && !compact,
+            remote_storage_enable: layers.flag("remote.storage.enable"),
             remote_log_copy_disable: layers.flag("remote.log.copy.disable"),
             retention_bytes: layers.number("retention.bytes"),
             retention_ms: layers.number("retention.ms"),

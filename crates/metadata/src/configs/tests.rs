@@ -131,7 +131,7 @@ fn a_topic_takes_its_own_value_then_dynamic_then_static_then_the_default() {
     let topic = map(&[("retention.ms", " 9 "), ("internal.segment.bytes", "4096"), ("cleanup.policy", "compact")]);
     let own = TopicConfig::resolve(&topic, &dynamic, &fixed);
     assert_eq!((own.retention_ms, own.segment_bytes), (9, 4096));
-    assert!(own.compact && !own.delete && !own.remote_storage_enable, "compacted topics stay local");
+    assert!(own.compact && !own.delete && own.remote_storage_enable);
     let flush = map(&[("log.flush.interval.messages", "9223372036854775807"), ("log.flush.scheduler.interval.ms", "50")]);
     let flush = TopicConfig::resolve(&none(), &none(), &flush);
     assert_eq!((flush.flush_messages, flush.flush_ms), (i64::MAX, 50));

@@ -156,7 +156,7 @@ pub(super) static ALL: &[ConfigDef] = &[
         Boolean,
         "true",
         Any,
-        "Whether sealed segments go to the bucket, so that only the hot tail needs local disk. On by default here, off in Kafka. Compacted topics stay local.",
+        "Whether sealed segments go to the bucket, so that only the hot tail needs local disk. On by default here, off in Kafka. Of a compacted topic the bucket has a copy.",
     ),
     def(
         "retention.bytes",

@@ -4,7 +4,7 @@
 //! exists, the row of the partition's leader epoch and the partition's extent are as read. So no lock is needed, and a service that
 //! was replaced can do no harm.
 //!
-//! Invariants: a commit continues the committed range, by the current leader, of a living topic (I25), and takes its intent away in the same
+//! Invariants: a commit continues the committed range or replaces whole segments of it (compaction), by the current leader, of a living topic (I25), and takes its intent away in the same
 //! transaction, so an intent that garbage collection took can't be committed any more; objects are named as garbage only when neither a committed row nor
 //! an intent names them (I29); the log start rises before any segment is marked (I28).
 //!
@@ -23,10 +23,12 @@ use super::keys::{self, ExtentRow};
 use super::{RemoteExtent, SegmentRow, SegmentState};
 use crate::api::MetadataError;
 use crate::rows::{self, ChunkRow, RowError};
-use crate::store::{MetadataStore, Precondition, StoreError, Txn, TxnOutcome, Write};
+use crate::store::{MetadataStore, Precondition, StoreError, TXN_OPS_MAX, Txn, TxnOutcome, Write};
 
 /// How often a change is tried again when another one came between.
 pub(super) const ATTEMPTS: usize = 32;
+/// Segments that one may replace: their rows fit one transaction.
+pub const REPLACED_MAX: usize = (TXN_OPS_MAX - 12) / 2;
 /// Longest object key, bytes: what S3 allows.
 const OBJECT_KEY_BYTES_MAX: usize = 1024;
 
@@ -126,30 +128,61 @@ impl SegmentMap {
                 return Ok(());
             }
             current.check_epoch(row.leader_epoch)?;
-            check_contiguity(&row, current.extent)?;
+            let replaced = self.replaced_by(&row, current.extent).await?;
+            if replaced.is_empty() {
+                check_contiguity(&row, current.extent)?;
+            }
             let [_, Some(intent)] = &found[..] else {
                 return Err(MetadataError::Conflict("the segment's intent has expired: register another attempt".into()));
             };
             let mut extent = current.extent;
-            if extent.segments == 0 {
+            if extent.segments == 0 || row.base_offset < extent.remote_start {
                 extent.remote_start = row.base_offset;
             }
-            extent.remote_end = row.last_offset.saturating_add(1);
+            extent.remote_end = extent.remote_end.max(row.last_offset.saturating_add(1));
             extent.remote_bytes = extent.remote_bytes.saturating_add(row.data_bytes);
             extent.segments += 1;
             let mut when = current.when;
             when.push(Precondition::Revision(intent_key.clone(), intent.revision));
-            let then = vec![
-                Write::Delete(intent_key.clone()),
-                Write::put(segment_key.clone(), rows::encode(&row)),
-                Write::put(keys::extent(row.id), rows::encode(extent)),
-            ];
+            let mut then = Vec::with_capacity(3 + 2 * replaced.len());
+            let since_ms = self.env.clock.now_ms();
+            for old in replaced {
+                extent.segments = extent.segments.saturating_sub(1);
+                extent.remote_bytes = extent.remote_bytes.saturating_sub(old.data_bytes);
+                let [delete, gone] = mark(keys::segment(old.id, old.base_offset), old, since_ms);
+                // The first one's key is written below: no key is written twice.
+                then.extend(Some(delete).filter(|delete| *delete != Write::Delete(segment_key.clone())).into_iter().chain([gone]));
+            }
+            then.push(Write::Delete(intent_key.clone()));
+            then.push(Write::put(segment_key.clone(), rows::encode(&row)));
+            then.push(Write::put(keys::extent(row.id), rows::encode(extent)));
             if let TxnOutcome::Committed(_) = self.store.txn(Txn { when, then }).await? {
                 self.fold_in_background(row.id, extent);
                 return Ok(());
             }
         }
         Err(contended())
+    }
+
+    /// The committed segments in whose place `row` comes, if it holds exactly their offsets: what compaction leaves of them. None if it
+    /// lies behind all that is committed.
+    async fn replaced_by(&self, row: &SegmentRow, extent: ExtentRow) -> Result<Vec<SegmentRow>, MetadataError> {
+        if extent.segments == 0 || row.base_offset >= extent.remote_end {
+            return Ok(Vec::new());
+        }
+        let mut replaced = self.rows_from(row.id, row.base_offset, REPLACED_MAX + 1).await?;
+        replaced.retain(|old| old.base_offset <= row.last_offset);
+        // Below the log start, segments may be gone that the new one still has.
+        let begins = |first: &SegmentRow| {
+            first.base_offset == row.base_offset || (row.base_offset < extent.remote_start && first.base_offset == extent.remote_start)
+        };
+        let covers = replaced.first().is_some_and(begins)
+            && replaced.last().is_some_and(|last| last.last_offset == row.last_offset || row.last_offset >= extent.remote_end)
+            && replaced.windows(2).all(|pair| pair[0].last_offset + 1 == pair[1].base_offset);
+        if covers && replaced.len() <= REPLACED_MAX {
+            return Ok(replaced);
+        }
+        Err(MetadataError::NotContiguous { base_offset: row.base_offset, expected: extent.remote_end })
     }
 
     /// What of the partition is remote.

@@ -134,6 +134,43 @@ async fn segments_go_from_intent_to_commit_to_garbage() {
     assert_eq!(service.garbage(0, 10).await.unwrap(), []);
 }
 
+#[tokio::test]
+async fn a_cleaned_segment_takes_the_place_of_whole_ones_at_once() {
+    let (service, _) = with_broker(Arc::new(MemoryStore::new(Env::system()))).await;
+    let made = service.create_topic(topic("t", 1)).await.unwrap();
+    let id = TopicIdPartition::new(made.id, 0);
+    let commit = async |base, last, data_bytes| {
+        let row = SegmentRow {
+            data_bytes,
+            attempt: uuid::Uuid::from_u128(u128::from(data_bytes) << 64 | last as u128),
+            ..segment(id, base, last)
+        };
+        service.segment_intent(row.clone()).await.unwrap();
+        service.segment_commit(row).await
+    };
+    for base in [0, 10, 20, 30] {
+        commit(base, base + 9, 50).await.unwrap();
+    }
+    for (base, last) in [(0, 15), (5, 19), (12, 29)] {
+        assert!(matches!(commit(base, last, 1).await, Err(MetadataError::NotContiguous { .. })), "{base} to {last} cuts through segments");
+    }
+    commit(10, 29, 30).await.unwrap();
+    let rows = service.list_segments(id, 0, 10).await.unwrap();
+    let ranges: Vec<_> = rows.iter().map(|row| (row.base_offset, row.last_offset, row.data_bytes)).collect();
+    assert_eq!(ranges, [(0, 9, 50), (10, 29, 30), (30, 39, 50)]);
+    let extent = service.remote_extent(id).await.unwrap();
+    assert_eq!((extent.remote_start, extent.remote_end, extent.segments, extent.remote_bytes), (0, 40, 3, 130));
+    // In its own place again, and across what the log start has taken.
+    commit(10, 29, 20).await.unwrap();
+    service.raise_log_start(id, 0, 12).await.unwrap();
+    commit(0, 29, 10).await.unwrap();
+    let extent = service.remote_extent(id).await.unwrap();
+    assert_eq!((extent.log_start, extent.remote_start, extent.remote_end, extent.segments, extent.remote_bytes), (12, 0, 40, 2, 60));
+    let mut garbage: Vec<_> = service.garbage(0, 20).await.unwrap().iter().map(|row| (row.base_offset, row.data_bytes)).collect();
+    garbage.sort_unstable();
+    assert_eq!(garbage, [(0, 50), (10, 20), (10, 30), (10, 50), (20, 50)], "I29: what was replaced goes after the grace");
+}
+
 /// A store that stops answering after some transactions, as if the process had died: the next one may or may not have happened.
 #[derive(Debug)]
 struct DyingStore {

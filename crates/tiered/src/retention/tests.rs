@@ -31,7 +31,7 @@ fn row(i: usize, timestamp: i64) -> SegmentRow {
 
 fn stat(i: usize, timestamp: i64, sealed: bool) -> SegmentStat {
     let base_offset = 10 * i as i64;
-    SegmentStat { base_offset, last_offset: base_offset + 9, size_bytes: 100, max_timestamp_ms: timestamp, sealed }
+    SegmentStat { base_offset, last_offset: base_offset + 9, size_bytes: 100, max_timestamp_ms: timestamp, sealed, generation: 0 }
 }
 
 /// A log of segments `0..timestamps.len()`: remote up to `remote` segments, local from segment `local` on, the last one active.
