@@ -123,6 +123,11 @@ impl Conn {
     /// Sends `request` and returns its answer, noting nothing.
     pub fn call<R: Request>(&mut self, version: i16, request: &R) -> Result<R::Response> {
         self.send(version, request)?;
+        self.hear_answer::<R>(version)
+    }
+
+    /// Returns the answer to a request of type `R` that was sent before, noting nothing.
+    pub fn hear_answer<R: Request>(&mut self, version: i16) -> Result<R::Response> {
         match self.answer(ANSWER_TIMEOUT)? {
             Answer::Frame(frame) => Ok(self.decode::<R>(version, frame)?.0),
             Answer::Closed => bail!("the broker closed the connection"),

@@ -88,15 +88,8 @@ impl Shard {
         };
         let ids = match &request.partitions {
             Some(ids) => ids.clone(),
-            None => {
-                let mut ids = slot.map(|slot| slot.offsets.ids()).unwrap_or_default();
-                if request.require_stable {
-                    ids.extend(self.pending.of_group(&request.group_id));
-                    ids.sort_unstable();
-                    ids.dedup();
-                }
-                ids
-            }
+            // As in Kafka, those that only an open transaction knows of are not there.
+            None => slot.map(|slot| slot.offsets.ids()).unwrap_or_default(),
         };
         Ok(ids.into_iter().map(|id| (id.clone(), committed(&id))).collect())
     }

@@ -73,8 +73,6 @@ pub(crate) struct Transaction {
     pub(crate) data: TransactionData,
     /// A change is being written, or markers are.
     pub(crate) pending: bool,
-    /// The last try to fence the producer could not be written: its epoch was raised here already.
-    pub(crate) has_failed_epoch_fence: bool,
 }
 
 /// The last epoch that a producer may be given is one below the maximum, so that it can always be fenced.
@@ -84,7 +82,7 @@ pub(crate) fn is_epoch_exhausted(epoch: i16) -> bool {
 
 impl Transaction {
     pub(crate) fn new(data: TransactionData) -> Self {
-        Self { data, pending: false, has_failed_epoch_fence: false }
+        Self { data, pending: false }
     }
 
     /// An id that nobody used before; it has no epoch until its first InitProducerId is committed.
@@ -167,14 +165,6 @@ impl Transaction {
         next.last_update_timestamp_ms = now_ms;
         next.client_version = version;
         next
-    }
-
-    /// Raises the epoch here, before an abort that no client asked for: whatever becomes of that, the old producer is fenced (I20).
-    pub(crate) fn fence(&mut self) {
-        if !self.has_failed_epoch_fence {
-            self.data.producer_epoch = self.data.producer_epoch.saturating_add(1);
-        }
-        self.data.last_producer_epoch = NO_PRODUCER_EPOCH;
     }
 
     /// The outcome is decided. Version 2 bumps the epoch, or hands out `next_producer_id` if the epochs are used up.

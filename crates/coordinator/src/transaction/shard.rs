@@ -75,19 +75,12 @@ enum Then {
     ReplyProducer(WaiterId),
     ReplyDone(WaiterId),
     /// The outcome is decided: answer, then write the markers.
-    Prepared(Prepared),
+    Prepared(EndedBy),
     Completed,
     Expired,
 }
 
 /// Who wanted the end of a transaction.
-#[derive(Debug)]
-struct Prepared {
-    by: EndedBy,
-    /// The epoch was raised to fence the producer.
-    is_fence: bool,
-}
-
 #[derive(Copy, Clone, Debug)]
 enum EndedBy {
     Client(WaiterId),
@@ -266,8 +259,7 @@ impl Shard {
         };
         match step {
             Ok(EndStep::Prepare(next)) => {
-                let prepared = Prepared { by: EndedBy::Client(waiter), is_fence: false };
-                self.write(transactional_id, Some(*next), Then::Prepared(prepared));
+                self.write(transactional_id, Some(*next), Then::Prepared(EndedBy::Client(waiter)));
             }
             Ok(EndStep::AlreadyEnded(producer)) => self.replies.push((waiter, Reply::Producer(Ok(producer)))),
             Ok(EndStep::NeedsProducerId) => self.replies.push((waiter, Reply::NeedsProducerId)),
@@ -275,12 +267,11 @@ impl Shard {
         }
     }
 
-    /// Aborts an open transaction whose producer did not ask for it, and fences that producer.
+    /// Aborts an open transaction whose producer did not ask for it. Whatever that producer speaks, the new epoch fences it (I20).
     fn fence_and_abort(&mut self, transactional_id: &Arc<str>, by: EndedBy, now: Now) {
-        let Some(transaction) = self.transactions.get_mut(transactional_id) else { return };
-        transaction.fence();
+        let Some(transaction) = self.transactions.get(transactional_id) else { return };
         let next = transaction.prepare_end(false, TransactionVersion::V2, NO_PRODUCER_ID, now.wall_ms, false);
-        self.write(transactional_id.clone(), Some(next), Then::Prepared(Prepared { by, is_fence: true }));
+        self.write(transactional_id.clone(), Some(next), Then::Prepared(by));
     }
 
     /// Aborts the transactions that are open for longer than they may be (I20: none holds the last stable offset back for ever).
@@ -381,9 +372,8 @@ impl Shard {
                 self.replies.push((waiter, Reply::Producer(Ok(producer))));
             }
             Then::ReplyDone(waiter) => self.replies.push((waiter, Reply::Done(Ok(())))),
-            Then::Prepared(Prepared { by, .. }) => {
+            Then::Prepared(by) => {
                 // Decided for ever: the client need not wait for the markers.
-                transaction.has_failed_epoch_fence = false;
                 let complete = transaction.complete(now.wall_ms);
                 match by {
                     EndedBy::Client(waiter) if complete.client_version == TransactionVersion::V2 => {
@@ -407,12 +397,9 @@ impl Shard {
         match then {
             Then::ReplyProducer(waiter) => self.refuse_producer(waiter, error),
             Then::ReplyDone(waiter) => self.replies.push((waiter, Reply::Done(Err(error)))),
-            Then::Prepared(Prepared { by, is_fence }) => {
-                transaction.has_failed_epoch_fence |= is_fence;
-                match by {
-                    EndedBy::Client(waiter) | EndedBy::NewProducer(waiter) => self.refuse_producer(waiter, error),
-                    EndedBy::Timeout => tracing::warn!(%transactional_id, %error, "could not abort a transaction that timed out"),
-                }
+            Then::Prepared(EndedBy::Client(waiter) | EndedBy::NewProducer(waiter)) => self.refuse_producer(waiter, error),
+            Then::Prepared(EndedBy::Timeout) => {
+                tracing::warn!(%transactional_id, %error, "could not abort a transaction that timed out");
             }
             Then::Completed => {
                 // The markers are there; only the record that says so is missing.

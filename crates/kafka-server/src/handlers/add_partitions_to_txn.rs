@@ -10,6 +10,7 @@ use siltstone_coordinator::{ProducerIdAndEpoch, TopicPartition, TransactionVersi
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_code;
+use crate::state_log::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::topic_lookup::by_name;
 
 /// First version whose clients know PRODUCER_FENCED.
@@ -36,15 +37,22 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AddPartitionsToTxnRequ
     AddPartitionsToTxnResponse::default().with_results_by_topic_v3_and_below(topics)
 }
 
-/// One transaction: if any partition does not exist, none is added.
+/// One transaction: if any partition can't be added, none is.
 async fn one(ctx: &RequestContext, transaction: AddPartitionsToTxnTransaction) -> AddPartitionsToTxnResult {
     let AddPartitionsToTxnTransaction { transactional_id, producer_id, producer_epoch, verify_only, topics, .. } = transaction;
     let image = ctx.services.metadata.image();
-    let exists = |topic: &AddPartitionsToTxnTopic, index: i32| by_name(&image, &topic.name, index).is_ok();
-    if topics.iter().any(|topic| topic.partitions.iter().any(|index| !exists(topic, *index))) {
-        return result(transactional_id, &topics, |topic, index| match exists(topic, index) {
-            true => ResponseError::OperationNotAttempted.code(),
-            false => ResponseError::UnknownTopicOrPartition.code(),
+    // Clients have no business in the coordinators' topics; AddOffsetsToTxn brings those in.
+    let is_forbidden = |topic: &AddPartitionsToTxnTopic| {
+        ctx.api_version < BATCHED_FROM && matches!(topic.name.0.as_str(), GROUP_METADATA_TOPIC | TRANSACTION_STATE_TOPIC)
+    };
+    let check = |topic: &AddPartitionsToTxnTopic, index: i32| match by_name(&image, &topic.name, index) {
+        _ if is_forbidden(topic) => Err(ResponseError::TopicAuthorizationFailed),
+        found => found.map(drop),
+    };
+    if topics.iter().any(|topic| topic.partitions.iter().any(|index| check(topic, *index).is_err())) {
+        return result(transactional_id, &topics, |topic, index| match check(topic, index) {
+            Ok(()) => ResponseError::OperationNotAttempted.code(),
+            Err(error) => error.code(),
         });
     }
     let producer = ProducerIdAndEpoch { producer_id: producer_id.0, producer_epoch };

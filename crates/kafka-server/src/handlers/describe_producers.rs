@@ -7,7 +7,7 @@ use siltstone_log::producers::ProducerInfo;
 
 use crate::context::RequestContext;
 use crate::error_codes::replica_error;
-use crate::topic_lookup::{by_name, is_valid_name};
+use crate::topic_lookup::{by_name, is_valid_name, text};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
     let mut topics = Vec::with_capacity(request.topics.len());
@@ -17,7 +17,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeProducersReque
             let answer = PartitionResponse::default().with_partition_index(index);
             partitions.push(match producers(ctx, &topic.name, index).await {
                 Ok(producers) => answer.with_active_producers(producers.iter().map(state).collect()),
-                Err(error) => answer.with_error_code(error.code()),
+                Err(Refusal { error, message }) => answer.with_error_code(error.code()).with_error_message(message.map(text)),
             });
         }
         topics.push(TopicResponse::default().with_name(topic.name).with_partitions(partitions));
@@ -25,12 +25,24 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeProducersReque
     DescribeProducersResponse::default().with_topics(topics)
 }
 
-async fn producers(ctx: &RequestContext, topic: &TopicName, index: i32) -> Result<Vec<ProducerInfo>, ResponseError> {
+/// Kafka explains what is wrong with a topic, not with a partition.
+struct Refusal {
+    error: ResponseError,
+    message: Option<ResponseError>,
+}
+
+async fn producers(ctx: &RequestContext, topic: &TopicName, index: i32) -> Result<Vec<ProducerInfo>, Refusal> {
+    let of_topic = |error| Refusal { error, message: Some(error) };
+    let of_partition = |error| Refusal { error, message: None };
     if !is_valid_name(topic) {
-        return Err(ResponseError::InvalidTopicException);
+        return Err(of_topic(ResponseError::InvalidTopicException));
     }
-    let id = by_name(&ctx.services.metadata.image(), topic, index)?;
-    ctx.services.replicas.active_producers(id).await.map_err(|error| replica_error(&error))
+    let image = ctx.services.metadata.image();
+    if image.topic(topic).is_none() {
+        return Err(of_topic(ResponseError::UnknownTopicOrPartition));
+    }
+    let id = by_name(&image, topic, index).map_err(of_partition)?;
+    ctx.services.replicas.active_producers(id).await.map_err(|error| of_partition(replica_error(&error)))
 }
 
 fn state(producer: &ProducerInfo) -> ProducerState {

@@ -285,3 +285,78 @@ proptest! {
         }
     }
 }
+
+fn begin(states: &mut ProducerStates, header: &BatchHeader, bumps_epoch: bool) -> Option<VerificationGuard> {
+    states.begin_verification((header.producer_id, header.producer_epoch), header.base_sequence, bumps_epoch, 0)
+}
+
+#[test]
+fn i20_a_transaction_begins_only_with_a_guard_that_is_in_force() {
+    let mut states = ProducerStates::default();
+    let first = transactional(header(1, 0, 0, 5, 10));
+    assert!(matches!(states.check_verified(&first, None), Err(AppendError::InvalidTxnState(_))));
+    let guard = begin(&mut states, &first, false).unwrap();
+    assert!(matches!(states.check_verified(&first, None), Err(AppendError::InvalidTxnState(_))));
+    assert_eq!(begin(&mut states, &first, false), Some(guard), "the same question");
+    states.check_verified(&first, Some(guard)).unwrap();
+    states.appended(&first, None);
+    let second = transactional(header(1, 0, 5, 5, 15));
+    assert_eq!(begin(&mut states, &second, false), None, "the transaction is open");
+    states.check_verified(&second, None).unwrap();
+    // Asked for in time, but the transaction ends before the append.
+    let late = begin(&mut states, &transactional(header(2, 0, 0, 1, 20)), false).unwrap();
+    end(&mut states, 2, 0, 20, false);
+    let header = transactional(header(2, 0, 0, 1, 21));
+    assert!(matches!(states.check_verified(&header, Some(late)), Err(AppendError::InvalidTxnState(_))));
+    let again = begin(&mut states, &header, false).unwrap();
+    assert_ne!(again, late, "a later transaction's guard is another one");
+    assert!(matches!(states.check_verified(&header, Some(late)), Err(AppendError::InvalidTxnState(_))));
+}
+
+#[test]
+fn a_guard_is_for_one_epoch_and_plain_batches_need_none() {
+    let mut states = ProducerStates::default();
+    states.appended(&transactional(header(1, 0, 0, 5, 10)), None);
+    let newer = transactional(header(1, 1, 0, 5, 15));
+    assert!(begin(&mut states, &newer, false).is_some(), "what is open is of an older epoch");
+    assert!(matches!(states.check_verified(&newer, None), Err(AppendError::InvalidTxnState(_))));
+    states.check_verified(&header(9, 0, 0, 1, 20), None).unwrap();
+}
+
+#[test]
+fn the_lowest_sequence_that_was_asked_for_comes_first() {
+    let mut states = ProducerStates::default();
+    let at = |sequence| transactional(header(1, 0, sequence, 1, 10));
+    states.appended(&header(1, 0, 0, 1, 9), None);
+    let guard = begin(&mut states, &at(2), false);
+    assert_eq!(begin(&mut states, &at(1), false), guard);
+    assert_out_of_order_of(states.check_verified(&at(2), guard), 1);
+    states.check_verified(&at(1), guard).unwrap();
+    // A version 2 client begins every epoch at zero.
+    let at = |sequence| transactional(header(5, 0, sequence, 1, 10));
+    let guard = begin(&mut states, &at(3), true);
+    assert_out_of_order_of(states.check_verified(&at(3), guard), 0);
+}
+
+fn assert_out_of_order_of(result: Result<(), AppendError>, expected: i32) {
+    assert!(matches!(result, Err(AppendError::OutOfOrderSequence { expected: found, .. }) if found == expected), "{result:?}");
+}
+
+#[test]
+fn i20_a_late_marker_does_not_end_a_later_transaction() {
+    let mut states = ProducerStates::default();
+    let marker = EndTxnMarker { commit: true, coordinator_epoch: 8 };
+    let control = |epoch: i16| BatchHeader::parse(&marker.to_batch(1, epoch, 0)).unwrap();
+    let check = |states: &ProducerStates, epoch, version| states.check_marker(&control(epoch), marker, version);
+    check(&states, 0, 2).unwrap();
+    states.appended(&transactional(header(1, 3, 0, 1, 10)), None);
+    assert!(matches!(check(&states, 3, 2), Err(AppendError::InvalidProducerEpoch { current: 3, got: 3 })));
+    check(&states, 3, 0).unwrap();
+    check(&states, 4, 2).unwrap();
+    end(&mut states, 1, 4, 11, true);
+    check(&states, 4, 2).unwrap();
+    assert!(matches!(check(&states, 3, 0), Err(AppendError::InvalidProducerEpoch { current: 4, got: 3 })));
+    let zombie = EndTxnMarker { coordinator_epoch: 7, ..marker };
+    let refused = states.check_marker(&control(4), zombie, 2);
+    assert!(matches!(refused, Err(AppendError::CoordinatorFenced { current: 8, got: 7 })), "{refused:?}");
+}

@@ -17,6 +17,7 @@ mod offsets;
 mod produce;
 pub mod requests;
 mod topics;
+mod transactions;
 
 use crate::Scenario;
 
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Scenario> {
         offsets::SCENARIOS,
         produce::SCENARIOS,
         topics::SCENARIOS,
+        transactions::SCENARIOS,
     ];
     areas.concat()
 }

@@ -1,9 +1,402 @@
-//! Transactions, step by step.
+//! Transactions, step by step, and at random against what must always hold.
+
+use proptest::prelude::*;
 
 use super::*;
 
+const START_MS: i64 = 1_700_000_000_000;
+const ID: &str = "id";
+
+/// A shard, its clock, its log, and what it answered.
+struct World {
+    shard: Shard,
+    now_ms: i64,
+    log: Vec<StateRecord>,
+    markers: Vec<MarkersToWrite>,
+    replies: HashMap<WaiterId, Reply>,
+    last_waiter: WaiterId,
+    last_producer_id: i64,
+    /// What appends end with.
+    append: Result<(), StateLogError>,
+}
+
+impl World {
+    fn new() -> Self {
+        let config = TransactionCoordinatorConfig { transactional_id_expiration_ms: 1_000_000, ..Default::default() };
+        Self {
+            shard: Shard::new(Arc::new(config), 7),
+            now_ms: START_MS,
+            log: Vec::new(),
+            markers: Vec::new(),
+            replies: HashMap::new(),
+            last_waiter: 0,
+            last_producer_id: 99,
+            append: Ok(()),
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now { monotonic: Duration::from_millis((self.now_ms - START_MS) as u64), wall_ms: self.now_ms }
+    }
+
+    /// Lets writes end until nothing is left to do now.
+    fn settle(&mut self) {
+        self.shard.on_tick(self.now());
+        while let Some(records) = self.shard.next_batch() {
+            if self.append.is_ok() {
+                self.log.extend(records);
+            }
+            let result = self.append.clone();
+            self.shard.on_appended(&result, self.now());
+        }
+        self.markers.extend(self.shard.take_markers());
+        for (waiter, reply) in self.shard.take_replies() {
+            assert!(self.replies.insert(waiter, reply).is_none(), "waiter {waiter} is answered twice");
+        }
+    }
+
+    fn ask(&mut self, ask: impl FnOnce(&mut Shard, WaiterId, Now)) -> Option<Reply> {
+        self.last_waiter += 1;
+        let (waiter, now) = (self.last_waiter, self.now());
+        ask(&mut self.shard, waiter, now);
+        self.settle();
+        self.replies.remove(&waiter)
+    }
+
+    fn producer(&mut self, ask: impl Fn(&mut Shard, Option<i64>, WaiterId, Now)) -> Result<ProducerIdAndEpoch, TransactionError> {
+        let mut reply = self.ask(|shard, waiter, now| ask(shard, None, waiter, now));
+        if reply == Some(Reply::NeedsProducerId) {
+            self.last_producer_id += 1;
+            let spare = self.last_producer_id;
+            reply = self.ask(|shard, waiter, now| ask(shard, Some(spare), waiter, now));
+        }
+        match reply {
+            Some(Reply::Producer(result)) => result,
+            other => panic!("not an answer: {other:?}"),
+        }
+    }
+
+    fn init_with(&mut self, expected: Option<ProducerIdAndEpoch>) -> Result<ProducerIdAndEpoch, TransactionError> {
+        let request = InitProducerRequest { transactional_id: ID.to_owned(), timeout_ms: 60_000, expected };
+        self.producer(|shard, spare, waiter, now| shard.init_producer(&request, spare, waiter, now))
+    }
+
+    fn init(&mut self) -> ProducerIdAndEpoch {
+        self.init_with(None).unwrap()
+    }
+
+    fn add(&mut self, producer: ProducerIdAndEpoch, partition: i32, version: TransactionVersion) -> Result<(), TransactionError> {
+        let who = who(producer);
+        let partitions = [TopicPartition { topic: "t".to_owned(), partition }];
+        match self.ask(|shard, waiter, now| shard.add_partitions(&who, &partitions, version, waiter, now)) {
+            Some(Reply::Done(result)) => result,
+            other => panic!("not an answer: {other:?}"),
+        }
+    }
+
+    fn end(
+        &mut self,
+        producer: ProducerIdAndEpoch,
+        commit: bool,
+        version: TransactionVersion,
+    ) -> Result<ProducerIdAndEpoch, TransactionError> {
+        let request = EndTransactionRequest { who: who(producer), commit, version };
+        self.producer(|shard, spare, waiter, now| shard.end(&request, spare, waiter, now))
+    }
+
+    /// All markers that wait are written.
+    fn mark(&mut self) -> Vec<MarkersToWrite> {
+        let written = std::mem::take(&mut self.markers);
+        for job in &written {
+            let now = self.now();
+            self.shard.on_markers_written(&job.transactional_id, now);
+        }
+        self.settle();
+        written
+    }
+
+    fn state(&self) -> &'static str {
+        self.shard.describe(ID).unwrap().state
+    }
+
+    /// The broker starts again, with what is in the log.
+    fn restart(&mut self) {
+        let mut shard = Shard::new(self.shard.config.clone(), 8);
+        for record in &self.log {
+            assert_eq!(shard.replay(record), Ok(None));
+        }
+        shard.on_loaded(self.now());
+        self.shard = shard;
+        self.markers.clear();
+        self.settle();
+    }
+}
+
+fn who(producer: ProducerIdAndEpoch) -> TxnProducer {
+    TxnProducer { transactional_id: ID.to_owned(), producer }
+}
+
+fn epoch(producer: ProducerIdAndEpoch, producer_epoch: i16) -> ProducerIdAndEpoch {
+    ProducerIdAndEpoch { producer_epoch, ..producer }
+}
+
 #[test]
-fn an_unknown_transactional_id_is_not_described() {
-    let shard = Shard::new(Arc::default(), 0);
-    assert_eq!(shard.describe("id"), Err(TransactionError::TransactionalIdNotFound));
+fn a_transaction_of_version_1_keeps_its_epoch() {
+    let mut world = World::new();
+    let producer = world.init();
+    assert_eq!(producer, ProducerIdAndEpoch { producer_id: 100, producer_epoch: 0 });
+    assert_eq!(world.add(producer, 0, TransactionVersion::V1), Ok(()));
+    let partitions = [0, 1].map(|partition| TopicPartition { topic: "t".to_owned(), partition });
+    let verified = world.shard.verify_partitions(&who(producer), &partitions);
+    assert_eq!(verified, Ok(vec![Ok(()), Err(TransactionError::TransactionAbortable)]));
+    assert_eq!(world.end(producer, true, TransactionVersion::V1), Ok(ProducerIdAndEpoch::NONE));
+    assert_eq!(world.state(), "PrepareCommit");
+    assert_eq!(world.add(producer, 1, TransactionVersion::V1), Err(TransactionError::ConcurrentTransactions));
+    let written = world.mark();
+    assert_eq!((written[0].marker.producer, written[0].marker.coordinator_epoch, written[0].marker.commit), (producer, 7, true));
+    assert_eq!(written[0].partitions, partitions[..1]);
+    assert_eq!(world.state(), "CompleteCommit");
+    assert_eq!(world.add(producer, 1, TransactionVersion::V1), Ok(()));
+}
+
+#[test]
+fn i20_with_version_2_no_request_of_an_earlier_transaction_touches_a_later_one() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V2).unwrap();
+    let second = world.end(first, true, TransactionVersion::V2).unwrap();
+    assert_eq!(second, epoch(first, 1));
+    assert_eq!(world.mark()[0].marker.producer, second, "the marker brings the new epoch");
+    world.add(second, 0, TransactionVersion::V2).unwrap();
+    for commit in [true, false] {
+        assert_eq!(world.end(first, commit, TransactionVersion::V2), Err(TransactionError::ProducerFenced));
+        assert_eq!(world.end(first, commit, TransactionVersion::V1), Err(TransactionError::ProducerFenced));
+    }
+    assert_eq!(world.add(first, 1, TransactionVersion::V2), Err(TransactionError::ProducerFenced));
+    assert_eq!(world.shard.verify_partitions(&who(first), &[]), Err(TransactionError::ProducerFenced));
+    assert_eq!(world.state(), "Ongoing");
+    let third = world.end(second, false, TransactionVersion::V2).unwrap();
+    world.mark();
+    assert_eq!(world.end(second, false, TransactionVersion::V2), Ok(third), "a retry of the last end is answered as it was");
+}
+
+#[test]
+fn i19_a_decided_end_is_carried_out_after_a_restart_and_never_changed() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V2).unwrap();
+    world.add(first, 1, TransactionVersion::V2).unwrap();
+    world.end(first, true, TransactionVersion::V2).unwrap();
+    let before = world.markers.clone();
+    world.restart();
+    assert_eq!(world.markers.len(), 1);
+    let again = &world.markers[0];
+    assert_eq!((again.marker.commit, again.marker.producer), (true, before[0].marker.producer));
+    assert_eq!((again.marker.coordinator_epoch, &again.partitions), (8, &before[0].partitions));
+    assert_eq!(world.init_with(None), Err(TransactionError::ConcurrentTransactions));
+    world.mark();
+    assert_eq!(world.state(), "CompleteCommit");
+}
+
+#[test]
+fn a_completion_that_can_t_be_written_is_tried_again() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V1).unwrap();
+    world.end(first, false, TransactionVersion::V1).unwrap();
+    world.append = Err(StateLogError::TimedOut);
+    world.mark();
+    assert_eq!(world.state(), "PrepareAbort");
+    world.append = Ok(());
+    world.now_ms += 1_000;
+    world.settle();
+    assert_eq!(world.state(), "CompleteAbort");
+}
+
+#[test]
+fn a_write_that_fails_changes_nothing_and_is_told() {
+    let mut world = World::new();
+    let first = world.init();
+    world.append = Err(StateLogError::NotLeader);
+    assert_eq!(world.add(first, 0, TransactionVersion::V1), Err(TransactionError::NotCoordinator));
+    world.append = Ok(());
+    world.add(first, 0, TransactionVersion::V1).unwrap();
+    world.append = Err(StateLogError::NotEnoughReplicas);
+    assert_eq!(world.end(first, true, TransactionVersion::V1), Err(TransactionError::CoordinatorNotAvailable));
+    assert_eq!(world.state(), "Ongoing");
+    world.append = Ok(());
+    assert_eq!(world.end(first, true, TransactionVersion::V1), Ok(ProducerIdAndEpoch::NONE));
+}
+
+#[test]
+fn a_transaction_that_timed_out_is_aborted_and_its_producer_fenced() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V1).unwrap();
+    world.now_ms += 60_000;
+    world.shard.abort_timed_out(world.now());
+    world.settle();
+    assert_eq!(world.state(), "Ongoing", "not a moment too early");
+    world.now_ms += 1;
+    world.shard.abort_timed_out(world.now());
+    world.settle();
+    assert!(!world.mark()[0].marker.commit);
+    assert_eq!(world.state(), "CompleteAbort");
+    assert_eq!(world.add(first, 0, TransactionVersion::V1), Err(TransactionError::ProducerFenced));
+    assert_eq!(world.end(first, true, TransactionVersion::V1), Err(TransactionError::ProducerFenced));
+}
+
+#[test]
+fn a_new_producer_ends_what_the_old_one_left_open() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V1).unwrap();
+    assert_eq!(world.init_with(None), Err(TransactionError::ConcurrentTransactions));
+    world.mark();
+    let second = world.init();
+    assert_eq!(second, epoch(first, 2));
+    assert_eq!(world.end(first, true, TransactionVersion::V1), Err(TransactionError::ProducerFenced));
+    assert_eq!(world.init_with(Some(first)), Err(TransactionError::ProducerFenced));
+    assert_eq!(world.init_with(Some(second)), Ok(epoch(first, 3)));
+    assert_eq!(world.init_with(Some(second)), Ok(epoch(first, 3)), "a retry gets the same again (KIP-360)");
+}
+
+#[test]
+fn epochs_that_are_used_up_make_way_for_a_new_producer_id() {
+    let mut world = World::new();
+    let mut producer = world.init();
+    for _ in 0..i16::MAX - 1 {
+        producer = world.end(producer, false, TransactionVersion::V2).unwrap();
+    }
+    assert_eq!(producer, ProducerIdAndEpoch { producer_id: 100, producer_epoch: i16::MAX - 1 });
+    world.add(producer, 0, TransactionVersion::V2).unwrap();
+    let next = world.end(producer, true, TransactionVersion::V2).unwrap();
+    assert_eq!(next, ProducerIdAndEpoch { producer_id: 101, producer_epoch: 0 });
+    assert_eq!(world.mark()[0].marker.producer, epoch(producer, i16::MAX), "the marker ends the old id's transaction");
+    assert_eq!(world.end(producer, true, TransactionVersion::V2), Ok(next), "a retry");
+    world.restart();
+    assert_eq!(world.end(producer, true, TransactionVersion::V2), Ok(next), "a retry after a restart");
+    world.add(next, 0, TransactionVersion::V2).unwrap();
+}
+
+#[test]
+fn idle_ids_expire_and_open_ones_do_not() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V1).unwrap();
+    world.now_ms += 1_000_001;
+    world.shard.expire(world.now());
+    world.settle();
+    assert_eq!(world.state(), "Ongoing");
+    world.end(first, true, TransactionVersion::V1).unwrap();
+    world.mark();
+    world.now_ms += 1_000_001;
+    world.shard.expire(world.now());
+    world.settle();
+    assert_eq!(world.shard.describe(ID), Err(TransactionError::TransactionalIdNotFound));
+    world.restart();
+    assert_eq!(world.shard.len(), 0);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Init { recovers: bool },
+    Add { partition: i32, back: i16, v2: bool },
+    End { commit: bool, back: i16, v2: bool },
+    Mark,
+    Pass { seconds: i64 },
+    FailAppends(bool),
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        1 => any::<bool>().prop_map(|recovers| Step::Init { recovers }),
+        5 => (0..3i32, 0..2i16, any::<bool>()).prop_map(|(partition, back, v2)| Step::Add { partition, back, v2 }),
+        4 => (any::<bool>(), 0..3i16, any::<bool>()).prop_map(|(commit, back, v2)| Step::End { commit, back, v2 }),
+        4 => Just(Step::Mark),
+        1 => (0..90i64).prop_map(|seconds| Step::Pass { seconds }),
+        1 => any::<bool>().prop_map(Step::FailAppends),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+/// The newest producer that anybody was told.
+fn run(world: &mut World, step: Step, newest: &mut ProducerIdAndEpoch) {
+    let version = |v2| if v2 { TransactionVersion::V2 } else { TransactionVersion::V1 };
+    match step {
+        Step::Init { recovers } => {
+            let expected = (recovers && newest.producer_id >= 0).then_some(*newest);
+            if let Ok(producer) = world.init_with(expected) {
+                *newest = producer;
+            }
+        }
+        Step::Add { partition, back, v2 } => {
+            let asked = epoch(*newest, newest.producer_epoch - back);
+            let result = world.add(asked, partition, version(v2));
+            assert!(back == 0 || result.is_err(), "I20: an older epoch added a partition");
+        }
+        Step::End { commit, back, v2 } => {
+            let asked = epoch(*newest, newest.producer_epoch - back);
+            let before = world.shard.transactions.get(ID).map(|transaction| transaction.data.clone());
+            let result = world.end(asked, commit, version(v2));
+            if back > 0 {
+                let after = world.shard.transactions.get(ID).map(|transaction| transaction.data.clone());
+                assert_eq!(before, after, "I20: an older epoch ended a transaction");
+            }
+            if let (0, Ok(producer), true) = (back, result, v2) {
+                *newest = producer;
+            }
+        }
+        Step::Mark => drop(world.mark()),
+        Step::Pass { seconds } => {
+            world.now_ms += seconds * 1_000;
+            world.shard.abort_timed_out(world.now());
+            world.settle();
+        }
+        Step::FailAppends(fails) => world.append = if fails { Err(StateLogError::TimedOut) } else { Ok(()) },
+        Step::Restart => world.restart(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// Epochs only rise, an outcome once decided stays, and the log gives the same state again (I17, I19, I20).
+    #[test]
+    fn whatever_happens_epochs_rise_and_outcomes_stay(steps in steps()) {
+        let mut world = World::new();
+        let mut newest = world.init();
+        let mut last = (newest.producer_id, newest.producer_epoch);
+        let mut prepared: Option<(i64, i16, TransactionState)> = None;
+        for step in steps {
+            let restarted = matches!(step, Step::Restart);
+            run(&mut world, step, &mut newest);
+            let data = world.shard.transactions[ID].data.clone();
+            let now = (data.producer_id, data.producer_epoch);
+            prop_assert!(now >= last || restarted, "{now:?} after {last:?}");
+            last = now;
+            if let Some((producer_id, producer_epoch, state)) = prepared
+                && (data.producer_id, data.producer_epoch) == (producer_id, producer_epoch)
+            {
+                let ended = if state == TransactionState::PrepareCommit { TransactionState::CompleteCommit } else { TransactionState::CompleteAbort };
+                prop_assert!(data.state == state || data.state == ended || data.state == TransactionState::Ongoing || data.state == TransactionState::Empty);
+                prop_assert!(data.state != state || !world.shard.transactions[ID].data.partitions.is_empty() || world.append.is_err());
+            }
+            prepared = data.state.is_prepared().then_some((data.producer_id, data.producer_epoch, data.state));
+        }
+        // Whatever was open comes to its end.
+        world.append = Ok(());
+        world.now_ms += 120_000;
+        world.settle();
+        world.shard.abort_timed_out(world.now());
+        world.settle();
+        world.mark();
+        let data = world.shard.transactions[ID].data.clone();
+        prop_assert!(!data.state.is_prepared() && data.state != TransactionState::Ongoing, "I20: {data:?} stays open");
+        world.restart();
+        let again = TransactionData { last_producer_epoch: data.last_producer_epoch, ..world.shard.transactions[ID].data.clone() };
+        prop_assert_eq!(again, data);
+    }
 }
