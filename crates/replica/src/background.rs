@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use siltstone_log::segment::SealedSegment;
-use siltstone_metadata::MetadataError;
+use siltstone_metadata::{MetadataError, SegmentRow};
 use siltstone_tiered::UploadError;
-use siltstone_tiered::retention::{self, EvictionCandidate, RetentionConfig, RetentionSnapshot};
+use siltstone_tiered::retention::{self, EvictionCandidate, RetentionConfig, RetentionDecision, RetentionSnapshot};
 use tokio::sync::Semaphore;
 
 use crate::error::ReplicaError;
@@ -200,36 +200,15 @@ impl ReplicaManager {
     }
 
     /// Raises the log start where retention says so, drops local segments that may go, and seals an active segment that has expired.
+    /// What is known of the bucket is committed (I26); metadata is asked only when something goes, so that idle partitions cost nothing.
     async fn apply_retention(&self, partition: &Arc<Partition>) -> Result<(), ReplicaError> {
-        let config = partition.config();
-        let remote = self.metadata.remote_extent(partition.id()).await?;
-        partition.set_remote(remote);
-        let oldest = if remote.segments > 0 {
-            self.metadata.list_segments(partition.id(), remote.remote_start, RETENTION_PAGE).await?
-        } else {
-            Vec::new()
-        };
-        let local = partition.log().segments();
-        let offsets = partition.offsets();
-        let snapshot = RetentionSnapshot {
-            now_ms: self.env.clock.now_ms(),
-            is_leader: self.leader_of(partition.id()).is_some_and(|(leader, _)| leader == self.config.broker_id),
-            log_start: offsets.log_start,
-            high_watermark: offsets.high_watermark,
-            local: &local,
-            remote: Some(remote),
-            remote_segments: &oldest,
-        };
-        let settings = RetentionConfig {
-            delete: config.delete,
-            tiered: self.is_tiered(partition),
-            retention_ms: config.retention_ms,
-            retention_bytes: config.retention_bytes,
-            // Compaction needs all of a log here; what the bucket has of it is for when this disk is lost.
-            local_retention_ms: if config.compact { retention::UNLIMITED } else { config.local_retention_ms },
-            local_retention_bytes: if config.compact { retention::UNLIMITED } else { config.local_retention_bytes },
-        };
-        let decision = retention::decide(&settings, &snapshot);
+        let oldest = self.oldest_remote(partition).await?;
+        let mut decision = self.decide_retention(partition, oldest.as_slice());
+        if decision.raise_log_start.is_some() && !oldest.is_empty() {
+            partition.set_remote(self.metadata.remote_extent(partition.id()).await?);
+            let page = self.metadata.list_segments(partition.id(), partition.remote().remote_start, RETENTION_PAGE).await?;
+            decision = self.decide_retention(partition, &page);
+        }
         if let Some(start) = decision.raise_log_start {
             tracing::info!(id = %partition.id(), log_start = start, "retention raises the log start");
             self.raise_log_start(partition, start).await?;
@@ -242,6 +221,47 @@ impl ReplicaManager {
             self.local_work(move || log.roll(true)).await?;
         }
         Ok(())
+    }
+
+    /// The oldest committed segment: none before it goes.
+    async fn oldest_remote(&self, partition: &Partition) -> Result<Vec<SegmentRow>, ReplicaError> {
+        let remote = partition.remote();
+        if remote.segments == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(known) = partition.oldest_remote(remote) {
+            return Ok(vec![known]);
+        }
+        let oldest = self.metadata.list_segments(partition.id(), remote.remote_start, 1).await?;
+        partition.set_oldest_remote(remote, oldest.first());
+        Ok(oldest)
+    }
+
+    fn decide_retention(&self, partition: &Partition, remote_segments: &[SegmentRow]) -> RetentionDecision {
+        let config = partition.config();
+        // Before the local part: see the snapshot.
+        let remote = partition.remote();
+        let local = partition.log().segments();
+        let offsets = partition.offsets();
+        let snapshot = RetentionSnapshot {
+            now_ms: self.env.clock.now_ms(),
+            is_leader: self.leader_of(partition.id()).is_some_and(|(leader, _)| leader == self.config.broker_id),
+            log_start: offsets.log_start,
+            high_watermark: offsets.high_watermark,
+            local: &local,
+            remote: Some(remote),
+            remote_segments,
+        };
+        let settings = RetentionConfig {
+            delete: config.delete,
+            tiered: self.is_tiered(partition),
+            retention_ms: config.retention_ms,
+            retention_bytes: config.retention_bytes,
+            // Compaction needs all of a log here; what the bucket has of it is for when this disk is lost.
+            local_retention_ms: if config.compact { retention::UNLIMITED } else { config.local_retention_ms },
+            local_retention_bytes: if config.compact { retention::UNLIMITED } else { config.local_retention_bytes },
+        };
+        retention::decide(&settings, &snapshot)
     }
 
     /// True if the partition's sealed segments go to the bucket.

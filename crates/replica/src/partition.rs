@@ -10,8 +10,8 @@ use siltstone_common::TopicIdPartition;
 use siltstone_common::entropy::Entropy;
 use siltstone_common::retry::Backoff;
 use siltstone_log::{LogConfig, LogOffsets, PartitionLog};
-use siltstone_metadata::RemoteExtent;
 use siltstone_metadata::configs::TopicConfig;
+use siltstone_metadata::{RemoteExtent, SegmentRow};
 use tokio::sync::Notify;
 
 use crate::error::ReplicaError;
@@ -47,6 +47,8 @@ pub struct Partition {
     config: ArcSwap<TopicConfig>,
     /// As last read from, or written to, committed metadata: never ahead of it (I26).
     remote: Mutex<RemoteExtent>,
+    /// The oldest committed segment, and the extent that it was read at.
+    oldest_remote: Mutex<Option<(RemoteExtent, SegmentRow)>>,
     waiters: Mutex<Waiters>,
     /// A [`Standing`].
     standing: AtomicU8,
@@ -73,6 +75,7 @@ impl Partition {
             log,
             config: ArcSwap::from_pointee(config),
             remote: Mutex::new(remote),
+            oldest_remote: Mutex::default(),
             waiters: Mutex::new(Waiters::default()),
             standing: AtomicU8::new(Standing::Leader as u8),
             uploading: Arc::default(),
@@ -127,6 +130,16 @@ impl Partition {
         if extent.remote_end >= remote.remote_end && extent.log_start >= remote.log_start {
             *remote = extent;
         }
+    }
+
+    /// The oldest committed segment of `extent`, if it is known.
+    pub(crate) fn oldest_remote(&self, extent: RemoteExtent) -> Option<SegmentRow> {
+        let known = self.oldest_remote.lock();
+        known.as_ref().filter(|(at, _)| *at == extent).map(|(_, row)| row.clone())
+    }
+
+    pub(crate) fn set_oldest_remote(&self, extent: RemoteExtent, row: Option<&SegmentRow>) {
+        *self.oldest_remote.lock() = row.map(|row| (extent, row.clone()));
     }
 
     /// Takes note of what the broker is to the partition, and lets everyone who waits for it know.
