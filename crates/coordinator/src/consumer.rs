@@ -23,7 +23,7 @@ mod subscriptions;
 mod target;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -319,6 +319,19 @@ pub(crate) fn partition_of_key(key: &str, count: i32) -> i32 {
     hash.checked_abs().unwrap_or(0) % count.max(1)
 }
 
+impl GroupCoordinator {
+    /// How many groups there are, by Kafka's names of type and state; those of partitions that are still loading are not counted.
+    pub fn group_counts(&self) -> BTreeMap<(&'static str, &'static str), u64> {
+        let mut counts = BTreeMap::new();
+        for partition in self.partitions() {
+            for group in partition.call(|shard, _| shard.list_groups(&ListGroupsRequest::default())).unwrap_or_default() {
+                *counts.entry((group.group_type, group.state)).or_default() += 1;
+            }
+        }
+        counts
+    }
+}
+
 fn longest_name_bytes(request: &JoinRequest) -> usize {
     let names = [&request.client_id, &request.client_host, &request.protocol_type];
     let protocols = request.protocols.iter().map(|protocol| &protocol.name);

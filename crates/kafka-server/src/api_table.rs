@@ -9,6 +9,7 @@ use kafka_protocol::messages as wire;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Message, Request};
 
 use crate::answer::{Answer, encode_answer};
+use crate::by_topic_id;
 use crate::context::RequestContext;
 use crate::handlers;
 
@@ -75,10 +76,19 @@ macro_rules! typed {
     ($request:ident, $handler:ident) => {
         typed!($request, $handler, encode_known)
     };
+    ($request:ident, $handler:ident, decoded by $decode:path) => {
+        typed!(@route $request, $handler, $decode, encode_known)
+    };
     ($request:ident, $handler:ident, $encode:path) => {{
-        fn route(ctx: RequestContext, correlation_id: i32, mut body: Bytes) -> Result<BoxFuture<'static, Answer>, String> {
-            let known = ctx.api_version.min(<wire::$request as Message>::VERSIONS.max);
-            let request = wire::$request::decode(&mut body, known).map_err(|error| error.to_string())?;
+        fn decode(mut body: Bytes, version: i16) -> Result<wire::$request, String> {
+            let known = version.min(<wire::$request as Message>::VERSIONS.max);
+            wire::$request::decode(&mut body, known).map_err(|error| error.to_string())
+        }
+        typed!(@route $request, $handler, decode, $encode)
+    }};
+    (@route $request:ident, $handler:ident, $decode:path, $encode:path) => {{
+        fn route(ctx: RequestContext, correlation_id: i32, body: Bytes) -> Result<BoxFuture<'static, Answer>, String> {
+            let request = $decode(body, ctx.api_version)?;
             Ok(Box::pin(async move {
                 let response: <wire::$request as Request>::Response = handlers::$handler::handle(&ctx, request).await;
                 $encode(correlation_id, ctx.api_version, &response)
@@ -109,8 +119,8 @@ apis! {
     "Fetch" FetchRequest 4..=18 => Route::Fetch;
     "ListOffsets" ListOffsetsRequest 1..=11 => typed!(ListOffsetsRequest, list_offsets);
     "Metadata" MetadataRequest 0..=13 => typed!(MetadataRequest, metadata);
-    "OffsetCommit" OffsetCommitRequest 2..=9 => typed!(OffsetCommitRequest, offset_commit);
-    "OffsetFetch" OffsetFetchRequest 1..=9 => typed!(OffsetFetchRequest, offset_fetch);
+    "OffsetCommit" OffsetCommitRequest 2..=10 => typed!(OffsetCommitRequest, offset_commit, decoded by by_topic_id::decode_offset_commit);
+    "OffsetFetch" OffsetFetchRequest 1..=10 => typed!(OffsetFetchRequest, offset_fetch, decoded by by_topic_id::decode_offset_fetch);
     "FindCoordinator" FindCoordinatorRequest 0..=6 => typed!(FindCoordinatorRequest, find_coordinator);
     "JoinGroup" JoinGroupRequest 0..=9 => typed!(JoinGroupRequest, join_group);
     "Heartbeat" HeartbeatRequest 0..=4 => typed!(HeartbeatRequest, heartbeat);

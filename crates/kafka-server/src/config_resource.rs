@@ -61,7 +61,47 @@ pub(crate) async fn alter(
     validate_only: bool,
 ) -> Result<(), MetadataError> {
     match resource(ctx, kind, name)? {
-        Resource::Stored(resource) => ctx.services.metadata.alter_configs(resource, ops, validate_only).await,
+        Resource::Stored(resource) => {
+            if let ConfigResource::Group(group) = &resource {
+                refuse_beyond_limits(ctx, group, &ops)?;
+            }
+            ctx.services.metadata.alter_configs(resource, ops, validate_only).await
+        }
         Resource::Loggers => broker_loggers::alter(&ops, validate_only),
     }
+}
+
+/// A group's settings must keep within the broker's limits (`group.consumer.min.session.timeout.ms` …), and a session must outlast a heartbeat.
+fn refuse_beyond_limits(ctx: &RequestContext, group: &str, ops: &[ConfigOp]) -> Result<(), MetadataError> {
+    let image = ctx.services.metadata.image();
+    let broker = |name: String| ctx.services.broker_setting::<i64>(&name);
+    let sets = ops.iter().filter_map(|op| match op {
+        ConfigOp::Set(name, value) => Some((name.as_str(), value.trim().parse::<i64>().ok()?)),
+        ConfigOp::Delete(_) | ConfigOp::Append(..) | ConfigOp::Subtract(..) => None,
+    });
+    for (name, value) in sets.clone() {
+        let Some((kind, rest)) = name.split_once('.') else { continue };
+        let (min, max) = (format!("group.{kind}.min.{rest}"), format!("group.{kind}.max.{rest}"));
+        if broker(min.clone()).is_some_and(|limit| value < limit) {
+            return Err(MetadataError::InvalidConfig(format!("{name} must be greater than or equal to {min}")));
+        }
+        if broker(max.clone()).is_some_and(|limit| value > limit) {
+            return Err(MetadataError::InvalidConfig(format!("{name} must be less than or equal to {max}")));
+        }
+    }
+    let is_deleted = |name: &str| ops.iter().any(|op| matches!(op, ConfigOp::Delete(deleted) if deleted == name));
+    let own = |name: &str| image.group_configs.get(group).and_then(|configs| configs.get(name)?.trim().parse().ok());
+    let in_force = |name: String| {
+        let set = sets.clone().filter(|(changed, _)| *changed == name).map(|(_, value)| value).last();
+        set.or_else(|| own(&name).filter(|_| !is_deleted(&name))).or_else(|| broker(format!("group.{name}")))
+    };
+    for kind in ["consumer", "share", "streams"] {
+        let (session, heartbeat) = (format!("{kind}.session.timeout.ms"), format!("{kind}.heartbeat.interval.ms"));
+        if let (Some(timeout), Some(interval)) = (in_force(session.clone()), in_force(heartbeat.clone()))
+            && timeout <= interval
+        {
+            return Err(MetadataError::InvalidConfig(format!("{session} must be greater than {heartbeat}")));
+        }
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@ mod answer;
 mod api_table;
 mod broker_loggers;
 mod budget;
+mod by_topic_id;
 pub mod client;
 mod config_entries;
 mod config_resource;

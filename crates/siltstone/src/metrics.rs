@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use siltstone_coordinator::GroupCoordinator;
 use siltstone_kafka_server::metrics::{ApiMetrics, ServerMetrics};
 use siltstone_replica::{CleanerMetrics, ReplicaManager};
 
@@ -72,6 +73,33 @@ fn cleaner(e: &mut DescriptorEncoder<'_>, metrics: &CleanerMetrics) -> fmt::Resu
     counter(e, "log_cleaner_passes", "passes of compaction that ended well", metrics.passes)?;
     counter(e, "log_cleaner_read_bytes", "bytes read by compaction", metrics.bytes_read)?;
     counter(e, "log_cleaner_written_bytes", "bytes written by compaction", metrics.bytes_written)
+}
+
+/// The groups that this broker coordinates.
+pub struct GroupMetrics(GroupCoordinator);
+
+impl fmt::Debug for GroupMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GroupMetrics")
+    }
+}
+
+impl GroupMetrics {
+    pub fn new(groups: GroupCoordinator) -> Self {
+        Self(groups)
+    }
+}
+
+impl Collector for GroupMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family =
+            encoder.encode_descriptor("group_count", "groups that this broker coordinates, by type and state", None, MetricType::Gauge)?;
+        for ((protocol, state), count) in self.0.group_counts() {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            ConstGauge::new(count).encode(family.encode_family(&[("protocol", protocol), ("state", state)])?)?;
+        }
+        Ok(())
+    }
 }
 
 /// Counters of the Kafka listener.

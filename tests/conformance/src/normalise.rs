@@ -149,7 +149,15 @@ fn is_uuid_at(text: &str, at: usize) -> bool {
 
 fn sort_arrays(value: &mut Value) {
     match value {
-        Value::Object(fields) => fields.values_mut().for_each(sort_arrays),
+        Value::Object(fields) => {
+            fields.values_mut().for_each(sort_arrays);
+            // A set: Kafka gives it in the order of its hashes.
+            if let Some(Value::Array(items)) = fields.get_mut("partitions")
+                && items.iter().all(Value::is_number)
+            {
+                items.sort_by_key(Value::as_i64);
+            }
+        }
         Value::Array(items) => {
             items.iter_mut().for_each(sort_arrays);
             let key = SORT_KEYS.into_iter().find(|key| {

@@ -1,5 +1,6 @@
 //! The shard under a simulated clock and log.
 
+mod consumer;
 mod members;
 mod model;
 mod offsets;

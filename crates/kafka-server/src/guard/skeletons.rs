@@ -107,7 +107,7 @@ pub(super) static SKELETONS: &[Skeleton] = &[
             since(1, STR),
             since(7, STR),
             between(2, 4, I64),
-            field(array(&[field(STR), since(10, UUID), field(array(&[field(I32), field(I64), since(6, I32), field(STR)]))])),
+            field(array(&[until(9, STR), since(10, UUID), field(array(&[field(I32), field(I64), since(6, I32), field(STR)]))])),
         ],
     },
     // OffsetFetch
@@ -123,7 +123,7 @@ pub(super) static SKELETONS: &[Skeleton] = &[
                     since(8, STR),
                     since(9, STR),
                     since(9, I32),
-                    since(8, array(&[since(8, STR), since(10, UUID), since(8, list(&I32))])),
+                    since(8, array(&[between(8, 9, STR), since(10, UUID), since(8, list(&I32))])),
                 ]),
             ),
             since(7, I8),

@@ -79,6 +79,8 @@ pub(super) fn codecs() -> Vec<Codec> {
         IncrementalAlterConfigsRequest,
         OffsetDeleteRequest,
         DescribeClusterRequest,
+        ConsumerGroupHeartbeatRequest,
+        ConsumerGroupDescribeRequest,
         ListConfigResourcesRequest,
         DescribeTopicPartitionsRequest,
         AlterReplicaLogDirsRequest,

@@ -6,12 +6,15 @@ use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
 use siltstone_coordinator::{CommitOffset, CommitRequest, TopicPartition};
 use siltstone_metadata::MetadataImage;
 
+use crate::by_topic_id::{ById, FIRST_VERSION, put_names};
 use crate::context::RequestContext;
 use crate::error_codes::{group_code, group_error};
 use crate::topic_lookup::by_name;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -> OffsetCommitResponse {
+pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetCommitRequest>) -> OffsetCommitResponse {
     let image = ctx.services.metadata.image();
+    let ById { mut request, topic_ids } = request;
+    put_names(&image, &topic_ids, request.topics.iter_mut().map(|topic| &mut topic.name));
     let known = known_offsets(&image, &request);
     let outcomes = if known.is_empty() {
         // Nothing to ask the group for.
@@ -34,9 +37,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -
         Err(error) => (group_error(error).code(), Vec::new().into_iter()),
     };
     // Kafka leaves topics without partitions out.
-    let topics = request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()).map(|topic| {
+    let ids = topic_ids.into_iter().map(|id| id.0).chain(std::iter::repeat(uuid::Uuid::nil()));
+    let topics = request.topics.into_iter().zip(ids).filter(|(topic, _)| !topic.partitions.is_empty()).map(|(topic, topic_id)| {
         let partitions = topic.partitions.iter().map(|partition| {
             let code = match by_name(&image, &topic.name, partition.partition_index) {
+                Err(_) if ctx.api_version >= FIRST_VERSION && topic.name.is_empty() => ResponseError::UnknownTopicId.code(),
                 Err(error) => error.code(),
                 Ok(_) if refusal != 0 => refusal,
                 Ok(_) => outcomes.next().map_or(ResponseError::UnknownServerError.code(), |(_, result)| group_code(&result)),
@@ -44,7 +49,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetCommitRequest) -
             OffsetCommitResponsePartition::default().with_partition_index(partition.partition_index).with_error_code(code)
         });
         let partitions = partitions.collect();
-        OffsetCommitResponseTopic::default().with_name(topic.name).with_partitions(partitions)
+        OffsetCommitResponseTopic::default().with_name(topic.name).with_topic_id(topic_id).with_partitions(partitions)
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
 }

@@ -7,30 +7,22 @@ use kafka_protocol::messages::offset_fetch_response::{
     OffsetFetchResponseTopics,
 };
 use kafka_protocol::messages::{GroupId, OffsetFetchRequest, OffsetFetchResponse};
+use kafka_protocol::protocol::StrBytes;
+use siltstone_common::TopicId;
 use siltstone_coordinator::{CommittedOffset, FetchOffsetsRequest, TopicPartition};
+use siltstone_metadata::MetadataImage;
 
+use crate::by_topic_id::{ById, FIRST_VERSION, put_names};
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
 use crate::topic_lookup::{text, topic_name};
 
 type Fetched = Vec<(TopicPartition, CommittedOffset)>;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) -> OffsetFetchResponse {
+pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetFetchRequest>) -> OffsetFetchResponse {
+    let ById { request, topic_ids } = request;
     if ctx.api_version >= 8 {
-        let mut groups = Vec::with_capacity(request.groups.len());
-        for group in request.groups {
-            let partitions = group.topics.as_deref().map(batched_partitions);
-            let asked = FetchOffsetsRequest {
-                group_id: group.group_id.0.to_string(),
-                member_id: group.member_id.as_ref().map(|id| id.to_string()),
-                member_epoch: group.member_epoch,
-                partitions,
-                require_stable: request.require_stable,
-            };
-            let fetched = fetch(ctx, asked).await;
-            groups.push(group_answer(group.group_id, fetched));
-        }
-        return OffsetFetchResponse::default().with_groups(groups);
+        return fetch_groups(ctx, request, topic_ids).await;
     }
     let partitions = request.topics.as_deref().map(partitions);
     let asked = FetchOffsetsRequest {
@@ -52,6 +44,58 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetFetchRequest) ->
     }
 }
 
+async fn fetch_groups(ctx: &RequestContext, request: OffsetFetchRequest, topic_ids: Vec<TopicId>) -> OffsetFetchResponse {
+    let mut groups = Vec::with_capacity(request.groups.len());
+    let mut topic_ids = topic_ids.into_iter();
+    for mut group in request.groups {
+        let named = group.topics.as_deref_mut().unwrap_or_default();
+        let ids: Vec<TopicId> = topic_ids.by_ref().take(named.len()).collect();
+        let image = ctx.services.metadata.image();
+        put_names(&image, &ids, named.iter_mut().map(|topic| &mut topic.name));
+        // Topics of unknown ids have no name: they are told apart from all others by their id alone.
+        let is_known = |topic: &&OffsetFetchRequestTopics| ctx.api_version < FIRST_VERSION || !topic.name.is_empty();
+        let partitions = group.topics.as_ref().map(|topics| topics.iter().filter(is_known).flat_map(topic_partitions).collect());
+        let asked = FetchOffsetsRequest {
+            group_id: group.group_id.0.to_string(),
+            member_id: group.member_id.as_ref().map(|id| id.to_string()),
+            member_epoch: group.member_epoch,
+            partitions,
+            require_stable: request.require_stable,
+        };
+        let fetched = fetch(ctx, asked).await;
+        let is_refused = fetched.is_err();
+        let mut answer = group_answer(group.group_id, fetched);
+        if ctx.api_version >= FIRST_VERSION && !is_refused {
+            put_ids(&image, &mut answer);
+            let unknown = group.topics.iter().flatten().zip(&ids).filter(|(topic, _)| topic.name.is_empty());
+            answer.topics.extend(unknown.map(|(topic, id)| unknown_topic(topic, *id)));
+        }
+        groups.push(answer);
+    }
+    OffsetFetchResponse::default().with_groups(groups)
+}
+
+/// Names the topics of an answer by their ids; topics that are gone are left out.
+fn put_ids(image: &MetadataImage, answer: &mut OffsetFetchResponseGroup) {
+    answer.topics.retain_mut(|topic| {
+        let found = image.topic(topic.name.as_str());
+        topic.topic_id = found.map_or(TopicId::ZERO, |topic| topic.id).0;
+        found.is_some()
+    });
+}
+
+fn unknown_topic(topic: &OffsetFetchRequestTopics, id: TopicId) -> OffsetFetchResponseTopics {
+    let partitions = topic.partition_indexes.iter().map(|index| {
+        OffsetFetchResponsePartitions::default()
+            .with_partition_index(*index)
+            .with_committed_offset(-1)
+            .with_committed_leader_epoch(-1)
+            .with_metadata(Some(StrBytes::default()))
+            .with_error_code(ResponseError::UnknownTopicId.code())
+    });
+    OffsetFetchResponseTopics::default().with_topic_id(id.0).with_partitions(partitions.collect())
+}
+
 async fn fetch(ctx: &RequestContext, request: FetchOffsetsRequest) -> Result<Fetched, ResponseError> {
     ctx.services.groups.fetch_offsets(request).await.map_err(group_error)
 }
@@ -64,8 +108,8 @@ fn partitions(topics: &[OffsetFetchRequestTopic]) -> Vec<TopicPartition> {
     topics.iter().flat_map(|topic| ids(topic.name.0.as_str(), &topic.partition_indexes)).collect()
 }
 
-fn batched_partitions(topics: &[OffsetFetchRequestTopics]) -> Vec<TopicPartition> {
-    topics.iter().flat_map(|topic| ids(topic.name.0.as_str(), &topic.partition_indexes)).collect()
+fn topic_partitions(topic: &OffsetFetchRequestTopics) -> impl Iterator<Item = TopicPartition> + '_ {
+    ids(topic.name.0.as_str(), &topic.partition_indexes)
 }
 
 fn topics(fetched: Fetched, error_code: i16) -> Vec<OffsetFetchResponseTopic> {

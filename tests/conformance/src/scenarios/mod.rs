@@ -3,6 +3,7 @@
 mod api_versions;
 mod cluster;
 mod configs;
+mod consumer_groups;
 mod fetch;
 mod fetch_sessions;
 mod frames;
@@ -26,6 +27,7 @@ pub fn all() -> Vec<Scenario> {
     let areas = [
         api_versions::SCENARIOS,
         cluster::SCENARIOS,
+        consumer_groups::SCENARIOS,
         configs::SCENARIOS,
         fetch::SCENARIOS,
         frames::SCENARIOS,
