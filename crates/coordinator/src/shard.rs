@@ -13,6 +13,7 @@
 mod admin;
 mod consumer;
 mod offsets;
+mod reply;
 mod transactions;
 
 #[cfg(test)]
@@ -30,8 +31,8 @@ use crate::config::GroupCoordinatorConfig;
 use crate::consumer::{ConsumerGroup, member_timers};
 use crate::error::GroupError;
 use crate::messages::{
-    CommitOutcome, CommittedOffset, ConsumerHeartbeatResponse, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse,
-    LeaveRequest, LeftMember, Refusal, SyncRequest, SyncResponse, TopicPartition,
+    CommitOutcome, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeftMember, SyncRequest, SyncResponse,
+    TopicPartition,
 };
 use crate::offsets::{GroupOffsets, OffsetAndMetadata};
 use crate::pending::PendingOffsets;
@@ -39,6 +40,8 @@ use crate::records::{self, GroupRecord};
 use crate::state_log::{StateLogError, StateRecord, TransactionalAppend};
 use crate::timers::{GroupTimer, Timers};
 use crate::transaction::TxnMarker;
+
+pub(crate) use reply::{FetchedOffsets, Reply, StateWrite};
 
 /// Queued operations that a shard takes; more are refused as COORDINATOR_NOT_AVAILABLE, which clients retry.
 const QUEUED_OPS_MAX: usize = 16_384;
@@ -50,50 +53,6 @@ const BATCH_BYTES_TARGET: usize = 512 * 1024;
 pub(crate) struct Now {
     pub(crate) monotonic: Duration,
     pub(crate) wall_ms: i64,
-}
-
-/// Offsets as OffsetFetch gives them.
-pub(crate) type FetchedOffsets = Vec<(TopicPartition, CommittedOffset)>;
-
-/// The answer to a request that had to wait.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
-    Join(JoinResponse),
-    Sync(SyncResponse),
-    Leave(Result<Vec<LeftMember>, GroupError>),
-    Commit(Result<Vec<CommitOutcome>, GroupError>),
-    Fetch(Result<FetchedOffsets, GroupError>),
-    DeleteOffsets(Result<Vec<CommitOutcome>, GroupError>),
-    DeleteGroups(Vec<(String, Result<(), GroupError>)>),
-    Marker(Result<(), GroupError>),
-    ConsumerHeartbeat(Result<ConsumerHeartbeatResponse, Refusal>),
-}
-
-/// One append.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StateWrite {
-    Records(Vec<StateRecord>),
-    Transactional(TransactionalAppend),
-    Marker(TxnMarker),
-}
-
-impl Reply {
-    /// The answer if what it tells could not be written.
-    fn failed(self, error: GroupError) -> Self {
-        match self {
-            Self::Join(response) => Self::Join(JoinResponse::refused(response.member_id, error)),
-            Self::Sync(_) => Self::Sync(SyncResponse::refused(error)),
-            Self::Leave(_) => Self::Leave(Err(error)),
-            Self::Commit(_) => Self::Commit(Err(error)),
-            Self::Fetch(_) => Self::Fetch(Err(error)),
-            Self::DeleteOffsets(_) => Self::DeleteOffsets(Err(error)),
-            Self::DeleteGroups(results) => {
-                Self::DeleteGroups(results.into_iter().map(|(id, result)| (id, result.and(Err(error)))).collect())
-            }
-            Self::Marker(_) => Self::Marker(Err(error)),
-            Self::ConsumerHeartbeat(_) => Self::ConsumerHeartbeat(Err(error.into())),
-        }
-    }
 }
 
 /// A group by its protocol.
