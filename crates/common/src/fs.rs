@@ -4,6 +4,7 @@
 //! renamed or removed name only after [`FileSystem::sync_dir`] of its directory (I39). A failed sync must not be
 //! retried and believed (I38). Calls block: keep them off the runtime's threads.
 
+mod direct;
 mod real;
 pub mod sim;
 
@@ -16,6 +17,9 @@ use std::sync::Arc;
 pub use real::RealFs;
 pub use sim::SimFs;
 
+/// Blocks of [`OpenMode::Direct`], bytes.
+pub const DIRECT_BLOCK_BYTES: usize = 4096;
+
 /// How a file is opened.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OpenMode {
@@ -27,6 +31,10 @@ pub enum OpenMode {
     CreateNew,
     /// A file to read and write, emptied if it exists, created if not.
     Truncate,
+    /// An existing file, to be written past the page cache where the file system can: for logs that are synced after each write. Best written from
+    /// front to back by one writer. A write also zeroes what lies between its end and the end of that block
+    /// ([`DIRECT_BLOCK_BYTES`]). Not for reading.
+    Direct,
 }
 
 /// One name in a directory.
@@ -120,6 +128,11 @@ pub trait File: Send + Sync + Debug {
     /// Writes all of `buf` at `pos`.
     fn write_all_at(&self, buf: &[u8], pos: u64) -> io::Result<()> {
         self.write_all_vectored_at(&mut [IoSlice::new(buf)], pos)
+    }
+
+    /// As [`File::write_all_vectored_at`], for much that will not be read soon: goes past the page cache where the file system can.
+    fn write_all_uncached_at(&self, bufs: &mut [IoSlice<'_>], pos: u64) -> io::Result<()> {
+        self.write_all_vectored_at(bufs, pos)
     }
 
     /// Writes all of the buffers, one after the other, from `pos`. Uses up `bufs`.

@@ -246,7 +246,7 @@ impl PartitionLog {
         *self.offsets.borrow()
     }
 
-    /// Changes whenever any of the offsets does.
+    /// Wakes whenever any of the offsets but the log end moved.
     pub fn subscribe(&self) -> watch::Receiver<LogOffsets> {
         self.offsets.subscribe()
     }
@@ -378,5 +378,13 @@ impl PartitionLog {
         debug_assert!(offsets.last_stable <= offsets.high_watermark, "I1: {offsets:?}");
         debug_assert!(offsets.high_watermark <= offsets.log_end, "I1: {offsets:?}");
         self.offsets.send_replace(state.offsets);
+    }
+
+    /// Shows an append, which nobody waits for: what a client may see moves with the high watermark.
+    fn publish_append(&self, state: &LogState) {
+        self.offsets.send_if_modified(|offsets| {
+            *offsets = state.offsets;
+            false
+        });
     }
 }

@@ -3,8 +3,9 @@
 //! # Overview
 //! Appenders put their batches into a queue ([`Wal::enqueue`], under the partition's append lock, so that a partition's entries
 //! are queued in offset order). One loop ([`commit::run`]) drains what queued up while it was busy with the last commit,
-//! writes it with one vectored write into a preallocated, recycled file, syncs once if any of the partitions needs it, and
-//! then moves the `ack_end` of each. A file is free again once the segment files hold, synced, all that its entries
+//! writes it with one direct write into a preallocated, recycled file, syncs once if any of the partitions needs it, and
+//! then moves the `ack_end` of each. Whom the last commit acknowledged is expected back: for a moment the loop waits for as many
+//! entries as that one had, so that producers that send side by side share a sync; one that is alone never waits. A file is free again once the segment files hold, synced, all that its entries
 //! carry and the manifest says so ([`Wal::trim`]).
 //!
 //! # Invariants
@@ -34,6 +35,8 @@ use tokio::sync::Notify;
 use crate::partition::PartitionLog;
 use files::WalFiles;
 
+/// Bytes worth a commit, however many more are expected.
+const GROUP_BYTES: usize = 1 << 20;
 /// Queued bytes beyond which appends are refused.
 const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Queued bytes beyond which [`Wal::room`] waits.
@@ -63,6 +66,23 @@ struct Queue {
     entries: Vec<Pending>,
     bytes: usize,
     next_sequence: u64,
+    /// How many entries make it worth waking the loop.
+    awaited: usize,
+}
+
+/// What the loop finds in the queue.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Queued {
+    Nothing,
+    /// More is to be expected soon.
+    Few,
+    Due,
+}
+
+impl Queue {
+    fn is_due(&self) -> bool {
+        self.entries.len() >= self.awaited || self.bytes >= GROUP_BYTES
+    }
 }
 
 /// See the module.
@@ -81,7 +101,7 @@ impl Wal {
     /// A WAL whose next entry gets `next_sequence`.
     pub(crate) fn new(next_sequence: u64, files: WalFiles) -> Self {
         Self {
-            queue: Mutex::new(Queue { entries: Vec::new(), bytes: 0, next_sequence }),
+            queue: Mutex::new(Queue { entries: Vec::new(), bytes: 0, next_sequence, awaited: 1 }),
             work: Notify::new(),
             room: Notify::new(),
             closing: AtomicBool::new(false),
@@ -97,10 +117,11 @@ impl Wal {
         pending.sequence = sequence;
         queue.next_sequence += 1;
         queue.bytes += pending.bytes.len();
-        let was_empty = queue.entries.is_empty();
+        let was_due = queue.is_due();
         queue.entries.push(pending);
+        let is_due = queue.is_due();
         drop(queue);
-        if was_empty {
+        if is_due && !was_due {
             self.work.notify_one();
         }
         sequence
@@ -140,7 +161,22 @@ impl Wal {
     /// Moves what is queued into `out`, which is empty.
     fn take(&self, out: &mut Vec<Pending>) {
         debug_assert!(out.is_empty());
-        std::mem::swap(&mut self.queue.lock().entries, out);
+        let mut queue = self.queue.lock();
+        queue.awaited = 1;
+        std::mem::swap(&mut queue.entries, out);
+    }
+
+    /// Looks whether what is queued is worth a commit: as many entries as are `expected`, or enough bytes. If not, the loop is woken
+    /// as soon as it is, or, with nothing queued, at the first entry.
+    fn look(&self, expected: usize) -> Queued {
+        let mut queue = self.queue.lock();
+        let is_empty = queue.entries.is_empty();
+        queue.awaited = if is_empty { 1 } else { expected };
+        match queue.is_due() {
+            true => Queued::Due,
+            false if is_empty => Queued::Nothing,
+            false => Queued::Few,
+        }
     }
 
     /// Notes that `bytes` of what was taken are done with.

@@ -3,11 +3,12 @@
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
+use super::direct::{self, DirectFile};
 use super::{DirEntry, DiskSpace, File, FileLock, FileSystem, OpenMode};
 
 /// The machine's file system.
@@ -15,7 +16,10 @@ use super::{DirEntry, DiskSpace, File, FileLock, FileSystem, OpenMode};
 pub struct RealFs;
 
 #[derive(Debug)]
-struct RealFile(std::fs::File);
+struct RealFile {
+    file: std::fs::File,
+    path: PathBuf,
+}
 
 #[derive(Debug)]
 struct RealLock(#[expect(dead_code, reason = "the lock lives as long as the open file")] std::fs::File);
@@ -31,8 +35,9 @@ impl FileSystem for RealFs {
             OpenMode::ReadWrite => options.write(true),
             OpenMode::CreateNew => options.write(true).create_new(true),
             OpenMode::Truncate => options.write(true).create(true).truncate(true),
+            OpenMode::Direct => return Ok(Arc::new(DirectFile::open(path)?)),
         };
-        Ok(Arc::new(RealFile(options.open(path)?)))
+        Ok(Arc::new(RealFile { file: options.open(path)?, path: path.to_owned() }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -92,38 +97,46 @@ impl FileSystem for RealFs {
 
 impl File for RealFile {
     fn read_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
-        self.0.read_at(buf, pos)
+        self.file.read_at(buf, pos)
     }
 
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], pos: u64) -> io::Result<usize> {
-        Ok(rustix::io::pwritev(&self.0, bufs, pos)?)
+        Ok(rustix::io::pwritev(&self.file, bufs, pos)?)
+    }
+
+    fn write_all_uncached_at(&self, bufs: &mut [IoSlice<'_>], pos: u64) -> io::Result<()> {
+        direct::write_uncached(self, &self.path, bufs, pos)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
+        self.file.set_len(len)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, len) {
-            // Some file systems have no fallocate: then the room is only as good as the next write.
-            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(len),
-            other => Ok(other?),
-        }
+        allocate(&self.file, len)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.0.as_fd())
+        Some(self.file.as_fd())
+    }
+}
+
+pub(super) fn allocate(file: &std::fs::File, len: u64) -> io::Result<()> {
+    match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
+        // Some file systems have no fallocate: then the room is only as good as the next write.
+        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(len),
+        other => Ok(other?),
     }
 }

@@ -155,10 +155,10 @@ impl FileSystem for SimFs {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
         let open = |state: &mut State| state.open(path, mode);
         let inode = match mode {
-            OpenMode::Read | OpenMode::ReadWrite => self.look(open)?,
+            OpenMode::Read | OpenMode::ReadWrite | OpenMode::Direct => self.look(open)?,
             OpenMode::CreateNew | OpenMode::Truncate => self.change(open)?,
         };
-        Ok(Arc::new(SimFile { fs: self.clone(), path: path.to_owned(), inode, writable: mode != OpenMode::Read }))
+        Ok(Arc::new(SimFile { fs: self.clone(), path: path.to_owned(), inode, mode }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -221,13 +221,13 @@ struct SimFile {
     fs: SimFs,
     path: PathBuf,
     inode: InodeId,
-    writable: bool,
+    mode: OpenMode,
 }
 
 impl SimFile {
     fn write<T>(&self, f: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
         self.fs.change(|state| {
-            if !self.writable {
+            if self.mode == OpenMode::Read {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, "file is open for reading only"));
             }
             state.fault(SimFault::Write, &self.path)?;
@@ -246,7 +246,10 @@ impl File for SimFile {
 
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], pos: u64) -> io::Result<usize> {
         let data = bufs.iter().flat_map(|buf| buf.iter().copied()).collect::<Vec<u8>>();
-        self.write(|state| state.write(self.inode, &data, pos))
+        self.write(|state| match self.mode {
+            OpenMode::Direct => state.write_blocks(self.inode, &data, pos),
+            _ => state.write(self.inode, &data, pos),
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -126,7 +126,7 @@ impl PartitionLog {
         };
         let pending = Pending { log: me, incarnation: state.incarnation, bytes, end_offset, sequence: 0, ack_after_sync, sync_by };
         state.queued(self.shared.wal.enqueue(pending));
-        self.publish(state);
+        self.publish_append(state);
         if (state.dirty_bytes() >= FLUSH_BYTES || state.has_closing())
             && let Some(me) = self.me.upgrade()
         {

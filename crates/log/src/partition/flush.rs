@@ -143,7 +143,7 @@ impl PartitionLog {
                 _ => self.shared.env.fs.open(&path, OpenMode::ReadWrite).map_err(failed)?,
             };
             let mut slices: Vec<_> = piece.chunks.iter().map(|chunk| IoSlice::new(chunk)).collect();
-            file.write_all_vectored_at(&mut slices, piece.position).map_err(failed)?;
+            file.write_all_uncached_at(&mut slices, piece.position).map_err(failed)?;
             let mut state = self.state.lock();
             state.written_end = piece.end_offset;
             if let Some(segment) = state.segments.iter_mut().find(|segment| segment.name() == piece.name) {

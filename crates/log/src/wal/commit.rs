@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use siltstone_common::fault;
 
-use super::Pending;
 use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FileHeader, entry_len};
 use super::files::{self, CurrentFile};
+use super::{Pending, Queued};
 use crate::shared::Shared;
 
 /// At most this much goes into one commit, so that the first in the queue does not wait for all behind it.
 const COMMIT_BYTES_MAX: u64 = 8 << 20;
+/// So long after a commit as many entries as it had are waited for.
+const GROUP_WINDOW: Duration = Duration::from_millis(2);
 /// How long to wait before trying again when the disk is full.
 const NO_SPACE_RETRY: Duration = Duration::from_millis(250);
 const PADDING: [u8; 8] = [0; 8];
@@ -34,16 +36,25 @@ async fn commit_all(shared: &Arc<Shared>) {
         headers: Vec::new(),
     };
     let mut batch = Vec::new();
+    // What the last commit had, and until when as much is waited for.
+    let (mut last_count, mut gather_until) = (1, Duration::ZERO);
     loop {
-        shared.wal.take(&mut batch);
-        let outcome = if !batch.is_empty() {
-            writer.commit(&mut batch).await
+        let now = shared.env.clock.monotonic();
+        let expected = if now < gather_until && !shared.wal.is_closing() { last_count } else { 1 };
+        let queued = shared.wal.look(expected);
+        let outcome = if queued == Queued::Due {
+            shared.wal.take(&mut batch);
+            last_count = batch.len();
+            let outcome = writer.commit(&mut batch).await;
+            gather_until = shared.env.clock.monotonic() + GROUP_WINDOW;
+            outcome
         } else if shared.wal.is_closing() || shared.health.is_offline() {
             return;
-        } else if writer.sync_by.is_some_and(|by| by <= shared.env.clock.monotonic()) {
+        } else if writer.sync_by.is_some_and(|by| by <= now) {
             writer.sync()
         } else {
-            wait(shared, writer.sync_by).await;
+            let gathered = (queued == Queued::Few).then_some(gather_until);
+            wait(shared, writer.sync_by.into_iter().chain(gathered).min()).await;
             continue;
         };
         if let Err(error) = outcome {
@@ -53,15 +64,15 @@ async fn commit_all(shared: &Arc<Shared>) {
     }
 }
 
-/// Waits for work, the time of a due sync, or the end.
-async fn wait(shared: &Shared, sync_by: Option<Duration>) {
-    let due: futures::future::BoxFuture<'_, ()> = match sync_by {
+/// Waits for work, or until a sync or a group is due, or for the end.
+async fn wait(shared: &Shared, due: Option<Duration>) {
+    let timer: futures::future::BoxFuture<'_, ()> = match due {
         Some(by) => shared.env.clock.sleep(by.saturating_sub(shared.env.clock.monotonic())),
         None => Box::pin(std::future::pending()),
     };
     tokio::select! {
         () = shared.wal.work.notified() => {}
-        () = due => {}
+        () = timer => {}
         () = shared.env.tasks.stopped() => shared.wal.close(),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use siltstone_common::fault;
-use siltstone_common::fs::{File, FileSystem, OpenMode};
+use siltstone_common::fs::{DIRECT_BLOCK_BYTES, File, FileSystem, OpenMode};
 
 use super::entry::{FILE_HEADER_LEN, FileHeader};
 
@@ -133,7 +133,8 @@ impl WalFiles {
 
     /// Bytes of a new file that has to hold `entry_bytes`.
     pub(crate) fn new_file_bytes(&self, entry_bytes: u64) -> u64 {
-        self.file_bytes.max(FILE_HEADER_LEN + entry_bytes)
+        // In whole blocks: the last entry's may be written whole.
+        self.file_bytes.max(FILE_HEADER_LEN + entry_bytes).next_multiple_of(DIRECT_BLOCK_BYTES as u64)
     }
 
     /// True if [`WalFiles::trim`] would free a file.
@@ -147,7 +148,7 @@ impl WalFiles {
             if file.corrupt {
                 let aside = file.path.with_extension(format!("wal.corrupt-{}", file.last_sequence));
                 fs.rename(&file.path, &aside)?;
-            } else if self.spares.len() < SPARES_MAX && file.len == self.file_bytes {
+            } else if self.spares.len() < SPARES_MAX && file.len == self.new_file_bytes(0) {
                 self.spares.push(Spare { path: file.path, len: file.len });
             } else {
                 fs.remove_file(&file.path)?;
@@ -182,7 +183,7 @@ pub(crate) fn create(fs: &dyn FileSystem, dir: &Path, slot: u64, len: u64) -> io
 
 /// Begins a new use of a file. The header becomes durable with the first entry's sync.
 pub(crate) fn begin_use(fs: &dyn FileSystem, spare: Spare, header: FileHeader) -> io::Result<CurrentFile> {
-    let file = fs.open(&spare.path, OpenMode::ReadWrite)?;
+    let file = fs.open(&spare.path, OpenMode::Direct)?;
     file.write_all_at(&header.encode(), 0)?;
     Ok(CurrentFile { path: spare.path, file, header, position: FILE_HEADER_LEN, len: spare.len })
 }

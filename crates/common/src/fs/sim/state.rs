@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::content::Content;
 use super::{DirEntry, DiskSpace, OpenMode, SimFault};
+use crate::fs::DIRECT_BLOCK_BYTES;
 
 pub(super) type InodeId = u64;
 
@@ -221,7 +222,7 @@ impl State {
     pub(super) fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<InodeId> {
         match (self.lookup(path), mode) {
             (Ok(_), OpenMode::CreateNew) => Err(io::ErrorKind::AlreadyExists.into()),
-            (Ok(inode), OpenMode::Read | OpenMode::ReadWrite) => self.file(inode).map(|_| inode),
+            (Ok(inode), OpenMode::Read | OpenMode::ReadWrite | OpenMode::Direct) => self.file(inode).map(|_| inode),
             (Ok(inode), OpenMode::Truncate) => {
                 self.set_len(inode, 0)?;
                 Ok(inode)
@@ -374,6 +375,20 @@ impl State {
         }
         self.apply(inode, DataOp::Write { pos, data: data[..len].to_vec() })?;
         Ok(len)
+    }
+
+    /// A write in whole blocks, as [`OpenMode::Direct`] makes it: what lies before it in its first block is written again, and the rest of its
+    /// last block is zeroed.
+    pub(super) fn write_blocks(&mut self, inode: InodeId, data: &[u8], pos: u64) -> io::Result<usize> {
+        let head = (pos % DIRECT_BLOCK_BYTES as u64) as usize;
+        let mut blocks = vec![0; (head + data.len()).next_multiple_of(DIRECT_BLOCK_BYTES)];
+        self.file(inode)?.current.read(&mut blocks[..head], pos - head as u64);
+        blocks[head..head + data.len()].copy_from_slice(data);
+        let mut written = 0;
+        while written < blocks.len() {
+            written += self.write(inode, &blocks[written..], pos - head as u64 + written as u64)?;
+        }
+        Ok(data.len())
     }
 
     pub(super) fn set_len(&mut self, inode: InodeId, len: u64) -> io::Result<()> {
