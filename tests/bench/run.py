@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Siltstone beside Apache Kafka in one run: broker CPU-seconds per GB, and ratios.
 
-Both brokers run on this machine, one after the other per row, warmed up, Siltstone syncing before each acknowledgement, Kafka without flush.
-Only the ratios of one run mean anything. Usage: run.py [--gigabytes N] [--warm-up N] [--without-kafka]
+Both brokers run on this machine, one after the other per row, warmed up, Siltstone syncing before each acknowledgement, Kafka without flush. Both
+keep all on the local disk (Kafka has no other tier by itself); what tiering to a local directory adds has a row of its own. A fetch row reads the
+whole topic once before it is measured. Only the ratios of one run mean anything.
+Usage: run.py [--gigabytes N] [--warm-up N] [--without-kafka]
 """
 
 import argparse
@@ -20,43 +22,114 @@ HERE = pathlib.Path(__file__).parent
 SILTSTONE = os.environ["SILTSTONE_BIN"]
 BENCH = pathlib.Path(os.environ["CARGO_TARGET_DIR"]) / "release/siltstone-bench"
 KAFKA = HERE.parent / "compat/kafka.sh"
+UNTIERED = ["--set", "remote.log.storage.system.enable=false"]
+# Small segments whose local copies go at once.
+COLD = ["--set", "log.segment.bytes=33554432", "--set", "log.local.retention.bytes=1"]
 
-ROWS = [
-    ("produce 1 KiB, none, 1 partition", ["produce", "--codec", "none", "--partitions", "1", "--topic", "none-1"], 8),
-    ("produce 1 KiB, none, 100 partitions", ["produce", "--codec", "none", "--partitions", "100", "--topic", "none-100"], 8),
-    ("produce 1 KiB, lz4, 1 partition", ["produce", "--codec", "lz4", "--partitions", "1", "--topic", "lz4-1"], 8),
-    ("produce 1 KiB, lz4, 100 partitions", ["produce", "--codec", "lz4", "--partitions", "100", "--topic", "lz4-100"], 8),
-    ("fetch, none, 1 partition", ["fetch", "--partitions", "1", "--topic", "none-1"], 4),
-    ("fetch, lz4, 1 partition", ["fetch", "--partitions", "1", "--topic", "lz4-1"], 4),
-]
+PRODUCE = [(codec, partitions) for codec in ("none", "lz4") for partitions in (1, 100)]
+FETCH = [("none", 1), ("none", 100), ("lz4", 1)]
 
 
-def start_siltstone(directory):
+class Siltstone:
+    def __init__(self, directory, settings):
+        start = time.monotonic()
+        command = [SILTSTONE, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir", directory, *settings]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.address = self.process.stdout.readline().decode().split()[-1]
+        self.pid, self.started_ms = self.process.pid, (time.monotonic() - start) * 1000
+
+    def stop(self):
+        os.kill(self.pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class Kafka:
+    def __init__(self, directory):
+        start = time.monotonic()
+        self.directory = directory
+        command = [KAFKA, "start", "--port", "0", "--data", directory, "--heap", "1g", "--set", "broker.session.timeout.ms=60000"]
+        pid, port = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-2:]
+        self.pid, self.address, self.started_ms = int(pid), f"127.0.0.1:{int(port)}", (time.monotonic() - start) * 1000
+
+    def stop(self):
+        subprocess.run([KAFKA, "stop", "--data", self.directory, "--kill"], check=False)
+
+
+def resident_mb(broker):
+    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{broker.pid}/status").read_text())[1]) / 1024
+
+
+def bench(*arguments):
+    done = subprocess.run([BENCH, *map(str, arguments)], capture_output=True, text=True, timeout=900)
+    if done.returncode != 0:
+        print(f"  {arguments[0]} failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+    return done.stdout
+
+
+def load(broker, *arguments):
+    """CPU-s per GB, or None if it failed."""
+    found = re.search(r"([\d.]+) CPU-s/GB", bench(*arguments, "--broker", broker.address, "--pid", broker.pid))
+    return float(found[1]) if found else None
+
+
+def probe():
+    return float(re.search(r"([\d.]+) CPU-s/GB", bench("probe", "--gigabytes", 1))[1])
+
+
+def row(name, ours, theirs, target):
+    show = lambda figure: "failed" if figure is None else f"{figure:.2f}"
+    ratio = f"1/{theirs / ours:.1f}" if ours and theirs else "-"
+    print(f"{name:<40} {show(ours):>10} {show(theirs):>10} {ratio:>8} {target:>8}", flush=True)
+
+
+def compare(siltstone, kafka, options):
+    brokers = [siltstone] + ([kafka] if kafka else [])
+    both = lambda *arguments: ([load(broker, *arguments) for broker in brokers] + [None])[:2]
+    amounts = ["--gigabytes", options.gigabytes, "--warm-up", options.warm_up]
+    print(f"{'broker CPU-s per GB':<40} {'Siltstone':>10} {'Kafka':>10} {'ratio':>8} {'target':>8}")
+    for codec, partitions in PRODUCE:
+        row(f"produce 1 KiB, {codec}, {partitions} partitions", *both("produce", "--codec", codec, "--partitions", partitions, "--topic", f"{codec}-{partitions}", *amounts), "1/8")
+    for codec, partitions in FETCH:
+        warm = ["--gigabytes", options.gigabytes, "--warm-up", options.gigabytes + options.warm_up]
+        row(f"fetch, {codec}, {partitions} partitions", *both("fetch", "--partitions", partitions, "--topic", f"{codec}-{partitions}", *warm), "1/4")
+    print(f"sendfile probe: {probe():.3f} CPU-s/GB (fetch target: twice that)")
+    print("resident after the run: " + ", ".join(f"{type(broker).__name__} {resident_mb(broker):.0f} MB" for broker in brokers))
+
+
+def start_to_ack(directory):
     start = time.monotonic()
-    command = [SILTSTONE, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data-dir", directory, "--set", "log.retention.bytes=1000000000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    address = process.stdout.readline().decode().split()[-1]
-    return process.pid, address, (time.monotonic() - start) * 1000
+    broker = Siltstone(directory, UNTIERED)
+    bench("produce", "--topic", "first", "--gigabytes", 0, "--warm-up", 0, "--broker", broker.address, "--pid", broker.pid)
+    took_ms = (time.monotonic() - start) * 1000
+    print(f"start to first acknowledged record: {took_ms:.0f} ms (listening after {broker.started_ms:.0f} ms; with the generator's own start and CreateTopics)")
+    broker.stop()
 
 
-def start_kafka(directory):
-    start = time.monotonic()
-    command = [KAFKA, "start", "--port", "0", "--data", directory, "--heap", "1g", "--set", "log.retention.bytes=1000000000"]
-    pid, port = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split()[-2:]
-    return int(pid), f"127.0.0.1:{int(port)}", (time.monotonic() - start) * 1000
+def beside_cold_reader(directory, options):
+    """p99 of one producer that waits for each acknowledgement, with and without a reader of what only the bucket has; in turn, the medians."""
+    broker = Siltstone(directory, COLD)
+    target = ["--broker", broker.address, "--pid", broker.pid]
+    bench("produce", "--topic", "cold", "--gigabytes", 1, *target)
+    time.sleep(5)
+    quiet, beside = [], []
+    for turn in range(6):
+        reader = subprocess.Popen([BENCH, "fetch", "--topic", "cold", "--gigabytes", "100", *map(str, target)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) if turn % 2 else None
+        time.sleep(0.5)
+        out = bench("produce", "--topic", "live", "--in-flight", 1, "--batch-bytes", 16384, "--gigabytes", 0.03, "--warm-up", 0.003, *target)
+        if reader:
+            reader.kill()
+            reader.wait()
+        (beside if reader else quiet).append(float(re.search(r"p99 ([\d.]+)", out)[1]))
+    quiet, beside = sorted(quiet)[1], sorted(beside)[1]
+    print(f"produce p99, 16 KiB, one in flight: {quiet:.2f} ms; beside a cold reader flat out {beside:.2f} ms, {beside / quiet:.1f} times (target 1.2)")
+    broker.stop()
 
 
-def resident_mb(pid):
-    return int(re.search(r"VmRSS:\s+(\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
-
-
-def load(pid, address, arguments, options):
-    command = [BENCH, *arguments, "--broker", address, "--pid", str(pid), "--gigabytes", str(options.gigabytes), "--warm-up", str(options.warm_up)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    found = re.search(r"([\d.]+) CPU-s/GB, (\d+) MB/s", done.stdout)
-    if not found:
-        return None
-    return float(found[1]), int(found[2])
+def tiered(directory, options):
+    broker = Siltstone(directory, [])
+    cost = load(broker, "produce", "--topic", "tiered", "--gigabytes", options.gigabytes, "--warm-up", options.warm_up)
+    row("produce 1 KiB, none, 1 partition, tiered", cost, None, "-")
+    broker.stop()
 
 
 def main():
@@ -66,27 +139,23 @@ def main():
     parser.add_argument("--without-kafka", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="siltstone-bench-") as root:
-        pid, address, started_ms = start_siltstone(f"{root}/siltstone")
-        kafka_data = f"{root}/kafka"
-        kafka = None if options.without_kafka else start_kafka(kafka_data)
-        time.sleep(2)
-        probe = subprocess.run([BENCH, "probe", "--gigabytes", "2"], capture_output=True, text=True, check=True).stdout
-        print(f"sendfile probe: {re.search(r'([0-9.]+) CPU-s/GB', probe)[1]} CPU-s/GB")
-        print(f"start: Siltstone {started_ms:.0f} ms, {resident_mb(pid):.0f} MB idle" + (f"; Kafka {kafka[2]:.0f} ms, {resident_mb(kafka[0]):.0f} MB idle" if kafka else ""))
-        print(f"{'broker CPU-s per GB':<40} {'Siltstone':>10} {'Kafka':>10} {'ratio':>8} {'target':>8}")
+        start_to_ack(f"{root}/first")
+        siltstone = Siltstone(f"{root}/siltstone", UNTIERED)
+        kafka = None
         try:
-            for name, arguments, target in ROWS:
-                ours = load(pid, address, arguments, options)
-                theirs = load(kafka[0], kafka[1], arguments, options) if kafka else None
-                ratio = f"1/{theirs[0] / ours[0]:.1f}" if ours and theirs else "-"
-                show = lambda figure: f"{figure[0]:.2f}" if figure else "failed"
-                print(f"{name:<40} {show(ours):>10} {show(theirs) if kafka else '-':>10} {ratio:>8} {'1/' + str(target):>8}", flush=True)
-            print(f"resident after the run: Siltstone {resident_mb(pid):.0f} MB" + (f", Kafka {resident_mb(kafka[0]):.0f} MB" if kafka else ""))
+            kafka = None if options.without_kafka else Kafka(f"{root}/kafka")
+            time.sleep(2)
+            print(f"sendfile probe: {probe():.3f} CPU-s/GB")
+            print("idle: " + ", ".join(f"{type(broker).__name__} {resident_mb(broker):.0f} MB, listening after {broker.started_ms:.0f} ms" for broker in (siltstone, kafka) if broker))
+            compare(siltstone, kafka, options)
         finally:
-            os.kill(pid, signal.SIGKILL)
+            siltstone.stop()
             if kafka:
-                subprocess.run([KAFKA, "stop", "--data", kafka_data, "--kill"], check=False)
-        shutil.rmtree(root, ignore_errors=True)
+                kafka.stop()
+        for name in ("siltstone", "kafka"):
+            shutil.rmtree(f"{root}/{name}", ignore_errors=True)
+        tiered(f"{root}/tiered", options)
+        beside_cold_reader(f"{root}/cold", options)
 
 
 if __name__ == "__main__":

@@ -181,6 +181,7 @@ impl LogManager {
             return Ok(());
         }
         self.shared.flusher.close();
+        let _no_round = self.shared.flusher.rounds.lock();
         self.shared.wal.close();
         let logs = self.shared.all_logs();
         let (mut synced, mut failed) = (Vec::with_capacity(logs.len()), None);

@@ -363,6 +363,11 @@ impl PartitionLog {
         self.state.lock().has_closing()
     }
 
+    /// True if so much waits for the segment file that it is to be written.
+    pub(crate) fn wants_flush(&self) -> bool {
+        self.state.lock().wants_flush()
+    }
+
     /// True if the flusher is to be told, that is, if it does not know yet.
     pub(crate) fn mark_flush_requested(&self) -> bool {
         !self.flush_requested.swap(true, Ordering::AcqRel)

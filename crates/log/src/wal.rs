@@ -5,7 +5,7 @@
 //! are queued in offset order). One loop ([`commit::run`]) drains what queued up while it was busy with the last commit,
 //! writes it with one direct write into a preallocated, recycled file, syncs once if any of the partitions needs it, and
 //! then moves the `ack_end` of each. Whom the last commit acknowledged is expected back: for a moment the loop waits for as many
-//! entries as that one had, so that producers that send side by side share a sync; one that is alone never waits. A file is free again once the segment files hold, synced, all that its entries
+//! entries as that one had and found queued behind it, so that producers that send side by side share a sync; one that is alone never waits. A file is free again once the segment files hold, synced, all that its entries
 //! carry and the manifest says so ([`Wal::trim`]).
 //!
 //! # Invariants
@@ -179,15 +179,17 @@ impl Wal {
         }
     }
 
-    /// Notes that `bytes` of what was taken are done with.
-    fn done(&self, bytes: usize) {
+    /// Notes that `bytes` of what was taken are done with; how many entries were queued meanwhile.
+    fn done(&self, bytes: usize) -> usize {
         let mut queue = self.queue.lock();
         queue.bytes -= bytes;
         let has_room = queue.bytes < QUEUE_BYTES_BUSY;
+        let queued = queue.entries.len();
         drop(queue);
         if has_room {
             self.room.notify_waiters();
         }
+        queued
     }
 
     /// Makes the loop write what is queued and end.

@@ -101,6 +101,10 @@ impl World {
             }
             let index = below(&self.rng, self.partitions.len() as u64) as usize;
             let (rng, partition) = (&self.rng, &mut self.partitions[index]);
+            if let Some(log) = manager.get(partition.id) {
+                // As whoever appends has to; in vain if the disk is broken.
+                let _ = tokio::time::timeout(Duration::from_secs(5), log.ready()).await;
+            }
             if let Err(error) = step(partition, manager, env, rng) {
                 assert!(self.fs.is_dead() || at >= breaks_at, "{error}");
                 trace(|| format!("{error}"));

@@ -24,6 +24,8 @@ pub(crate) struct FlushQueue {
     requests: Mutex<Vec<Arc<PartitionLog>>>,
     wake: Notify,
     closed: AtomicBool,
+    /// Held during a round, and by a clean stop: no round writes behind what that has written.
+    pub(crate) rounds: Mutex<()>,
 }
 
 impl FlushQueue {
@@ -69,6 +71,10 @@ pub(crate) async fn run(shared: Arc<Shared>) {
                 expire_producers(&shared);
             }
         }
+        let _round = shared.flusher.rounds.lock();
+        if shared.flusher.closed.load(Ordering::Acquire) {
+            return;
+        }
         if let Err(error) = round(&shared, ticked)
             && !shared.health.is_offline()
         {
@@ -87,13 +93,24 @@ fn expire_producers(shared: &Shared) {
 fn round(shared: &Shared, ticked: bool) -> Result<(), LogError> {
     let requests = std::mem::take(&mut *shared.flusher.requests.lock());
     let mut to_seal = Vec::new();
+    let mut failed = None;
     for log in requests {
-        log.clear_flush_requested();
         if log.wants_seal() {
+            log.clear_flush_requested();
             to_seal.push(log);
-        } else {
-            log.flush()?;
+            continue;
         }
+        let flushed = log.flush();
+        // Only now, or what was appended meanwhile would ask for a small write of its own.
+        log.clear_flush_requested();
+        match flushed {
+            Ok(()) if log.wants_flush() => shared.flusher.request(&log),
+            Ok(()) => {}
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
+    }
+    if let Some(error) = failed {
+        return Err(error);
     }
     let (live_bytes, older_half) = {
         let files = shared.wal.files.lock();

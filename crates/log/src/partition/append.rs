@@ -14,8 +14,6 @@ use crate::tail::Chunk;
 use crate::validate::{ValidatedBatches, validate};
 use crate::wal::Pending;
 
-/// A partition's tail is written to its segment file once this much of it is not there.
-const FLUSH_BYTES: u64 = 4 << 20;
 /// A slice smaller than this is copied out of its request's buffer: one that stays in the tail cache would keep the whole
 /// buffer, however large, in memory.
 const COPY_BYTES_MAX: usize = 8 << 10;
@@ -127,7 +125,7 @@ impl PartitionLog {
         let pending = Pending { log: me, incarnation: state.incarnation, bytes, end_offset, sequence: 0, ack_after_sync, sync_by };
         state.queued(self.shared.wal.enqueue(pending));
         self.publish_append(state);
-        if (state.dirty_bytes() >= FLUSH_BYTES || state.has_closing())
+        if state.wants_flush()
             && let Some(me) = self.me.upgrade()
         {
             self.shared.flusher.request(&me);

@@ -52,7 +52,6 @@ struct Unsealed {
 impl PartitionLog {
     /// Writes what of the tail is not in segment files yet, without a sync. Blocks.
     pub(crate) fn flush(&self) -> Result<(), LogError> {
-        self.flush_requested.store(false, Ordering::Release);
         self.write_tail(&mut self.io.lock())
     }
 

@@ -12,6 +12,9 @@ use crate::producers::ProducerStates;
 use crate::segment::{Phase, Segment};
 use crate::tail::Tail;
 
+/// A partition's tail is written to its segment file once this much of it is not there.
+const FLUSH_BYTES: u64 = 4 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct LogState {
@@ -103,6 +106,11 @@ impl LogState {
             .take_while(|segment| !segment.is_sealed())
             .map(|segment| segment.size_bytes - segment.written_bytes)
             .sum()
+    }
+
+    /// True if the background has something to do here.
+    pub(super) fn wants_flush(&self) -> bool {
+        self.dirty_bytes() >= FLUSH_BYTES || self.has_closing()
     }
 
     /// True if a segment waits for the background to complete it.

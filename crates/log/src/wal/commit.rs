@@ -13,7 +13,7 @@ use crate::shared::Shared;
 
 /// At most this much goes into one commit, so that the first in the queue does not wait for all behind it.
 const COMMIT_BYTES_MAX: u64 = 8 << 20;
-/// So long after a commit as many entries as it had are waited for.
+/// So long after a commit as many entries are waited for as it had or found queued behind it.
 const GROUP_WINDOW: Duration = Duration::from_millis(2);
 /// How long to wait before trying again when the disk is full.
 const NO_SPACE_RETRY: Duration = Duration::from_millis(250);
@@ -36,18 +36,18 @@ async fn commit_all(shared: &Arc<Shared>) {
         headers: Vec::new(),
     };
     let mut batch = Vec::new();
-    // What the last commit had, and until when as much is waited for.
-    let (mut last_count, mut gather_until) = (1, Duration::ZERO);
+    // How many entries were under way when the last commit was made, and until when as many are waited for.
+    let (mut under_way, mut gather_until) = (1, Duration::ZERO);
     loop {
         let now = shared.env.clock.monotonic();
-        let expected = if now < gather_until && !shared.wal.is_closing() { last_count } else { 1 };
+        let expected = if now < gather_until && !shared.wal.is_closing() { under_way } else { 1 };
         let queued = shared.wal.look(expected);
         let outcome = if queued == Queued::Due {
             shared.wal.take(&mut batch);
-            last_count = batch.len();
+            let count = batch.len();
             let outcome = writer.commit(&mut batch).await;
             gather_until = shared.env.clock.monotonic() + GROUP_WINDOW;
-            outcome
+            outcome.map(|queued_behind| under_way = count + queued_behind)
         } else if shared.wal.is_closing() || shared.health.is_offline() {
             return;
         } else if writer.sync_by.is_some_and(|by| by <= now) {
@@ -89,8 +89,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes, syncs and publishes all of `batch`, and empties it. Waits while the disk is full (I40).
-    async fn commit(&mut self, batch: &mut Vec<Pending>) -> io::Result<()> {
+    /// Writes, syncs and publishes all of `batch`, and empties it; how many entries were queued meanwhile. Waits while the disk is full (I40).
+    async fn commit(&mut self, batch: &mut Vec<Pending>) -> io::Result<usize> {
         let mut from = 0;
         while from < batch.len() {
             let count = self.fitting(&batch[from..]);
@@ -113,9 +113,9 @@ impl Writer {
         let bytes = batch.iter().map(|pending| pending.bytes.len()).sum();
         self.shared.tail_cache.add(batch);
         batch.clear();
-        self.shared.wal.done(bytes);
+        let queued_behind = self.shared.wal.done(bytes);
         self.shared.tail_cache.evict(&self.shared);
-        Ok(())
+        Ok(queued_behind)
     }
 
     /// How many of `batch` go into the current file in one commit.

@@ -53,7 +53,7 @@ struct Stored {
 /// One partition's log as it must be.
 #[derive(Debug)]
 pub struct Partition {
-    id: TopicIdPartition,
+    pub(super) id: TopicIdPartition,
     config: LogConfig,
     batches: Vec<Stored>,
     /// Offsets below survive a power loss.
