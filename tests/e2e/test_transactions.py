@@ -9,7 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 
 def transactional(broker, transactional_id, **config):
-    producer = Producer({"bootstrap.servers": broker.address, "transactional.id": transactional_id, "linger.ms": 0, **config})
+    producer = Producer({"bootstrap.servers": broker.address, "transactional.id": transactional_id, "linger.ms": 0, "batch.size": 8192, **config})
     producer.init_transactions(60)
     return producer
 
