@@ -18,8 +18,8 @@ use crate::cluster::NoCluster;
 use crate::messages::{CommitOffset, LeavingMember, Protocol};
 use crate::{
     ChangedTopics, CommitRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator, GroupCoordinatorConfig, GroupError,
-    HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, Replayed, StateLog, StateLogError, StateRecord,
-    SyncRequest, TopicPartition, TransactionalAppend, TxnMarker,
+    HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, ProducerIdAndEpoch, Replayed, StateLog, StateLogError,
+    StateRecord, SyncRequest, TopicPartition, TransactionVersion, TransactionalAppend, TransactionalCommitRequest, TxnMarker, WriteGuard,
 };
 
 /// A log in memory that can be made to fail or to hold appends back.
@@ -385,4 +385,70 @@ async fn offsets_expire_so_long_after_the_last_member_left() {
     assert_eq!(committed(&coordinator, "g", false).await, Ok(-1));
     assert_eq!(coordinator.describe_group("g").unwrap_err().error, GroupError::GroupIdNotFound);
     assert!(log.all() > 0);
+}
+
+fn of_transaction(group: &str, joined: Option<&JoinResponse>, offset: i64) -> TransactionalCommitRequest {
+    let producer = ProducerIdAndEpoch { producer_id: 7, producer_epoch: 0 };
+    TransactionalCommitRequest { commit: commit(group, joined, offset), producer, guard: Some(WriteGuard(1)) }
+}
+
+fn end_of_transaction(commit: bool) -> TxnMarker {
+    let producer = ProducerIdAndEpoch { producer_id: 7, producer_epoch: 1 };
+    TxnMarker { producer, coordinator_epoch: 0, commit, version: TransactionVersion::V2 }
+}
+
+/// What a reader that waits for stable offsets is told: `None` while a transaction holds the offset.
+async fn stable(coordinator: &GroupCoordinator, group: &str) -> Option<i64> {
+    let request = FetchOffsetsRequest {
+        group_id: group.to_owned(),
+        partitions: Some(vec![t0()]),
+        member_id: None,
+        member_epoch: -1,
+        require_stable: true,
+    };
+    let found = coordinator.fetch_offsets(request).await.unwrap().remove(0).1;
+    (!found.is_unstable).then_some(found.offset)
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_of_a_transaction_count_from_its_commit_on_and_over_a_restart() {
+    let log = MemoryLog::new();
+    let first = leading(&log, GroupCoordinatorConfig::default()).await;
+    let partition = first.partition_for("g");
+    first.commit_offsets(commit("g", None, 3)).await.unwrap();
+    assert_eq!(first.commit_transactional_offsets(of_transaction("g", None, 5)).await, Ok(vec![(t0(), Ok(()))]));
+    assert_eq!((committed(&first, "g", false).await, stable(&first, "g").await), (Ok(3), None));
+    first.shutdown();
+    let second = leading(&log, GroupCoordinatorConfig::default()).await;
+    assert_eq!((committed(&second, "g", false).await, stable(&second, "g").await), (Ok(3), None), "I17: it is open still");
+    second.complete_transaction(partition, end_of_transaction(true)).await.unwrap();
+    assert_eq!(stable(&second, "g").await, Some(5));
+    second.commit_transactional_offsets(of_transaction("g", None, 9)).await.unwrap();
+    second.complete_transaction(partition, end_of_transaction(false)).await.unwrap();
+    assert_eq!(stable(&second, "g").await, Some(5), "I19: an aborted offset never counts");
+    second.shutdown();
+    let third = leading(&log, GroupCoordinatorConfig::default()).await;
+    assert_eq!(stable(&third, "g").await, Some(5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn i21_a_fenced_member_commits_no_offsets_in_a_transaction_either() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    let joined = stable_group(&coordinator, "g", 1).await.remove(0);
+    let refused = |generation_id: i32, member_id: &str| {
+        let mut request = of_transaction("g", Some(&joined), 5);
+        request.commit.generation_id = generation_id;
+        request.commit.member_id = member_id.to_owned();
+        request
+    };
+    let old = coordinator.commit_transactional_offsets(refused(joined.generation_id - 1, &joined.member_id)).await;
+    assert_eq!(old, Err(GroupError::IllegalGeneration));
+    let stranger = coordinator.commit_transactional_offsets(refused(joined.generation_id, "stranger")).await;
+    assert_eq!(stranger, Err(GroupError::UnknownMemberId));
+    let nobody = coordinator.commit_transactional_offsets(of_transaction("no-group", Some(&joined), 5)).await;
+    assert_eq!(nobody, Err(GroupError::IllegalGeneration));
+    assert!(coordinator.commit_transactional_offsets(of_transaction("g", Some(&joined), 5)).await.is_ok());
+    // Old producers name no member.
+    assert!(coordinator.commit_transactional_offsets(of_transaction("g", None, 6)).await.is_ok());
 }
