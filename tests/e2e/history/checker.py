@@ -83,7 +83,14 @@ def inconsistent_offsets(facts):
 
 
 def lost_write(facts):
-    """C3: what is acknowledged, or proven by a sibling of its transaction, and lies below the highest offset read, is read."""
+    """C3: what is acknowledged, or proven by a sibling of its transaction, and lies below the highest offset read, is read; and what was read once
+    is there to the end."""
+    for poll in facts.polls:
+        there = {read.value for read in poll.reads}
+        for key in poll.final:
+            for offset in facts.visible.get(key, ()):
+                if not facts.places[key, offset] & there:
+                    yield f"{sorted(facts.places[key, offset])} at {key}@{offset} is gone for {poll.consumer}"
     for send in facts.sends.values():
         if facts.must_be_visible(send.value) and send.value not in facts.seen:
             if send.offset is None or send.offset < facts.highest[send.key]:

@@ -38,14 +38,15 @@ class Read:
 
 @dataclasses.dataclass
 class Poll:
-    """What one poll returned. `assignment` names the client and the life of its positions: it changes with every assign, seek or rebalance."""
+    """What one poll returned. `assignment` names the client and the life of its positions: it changes with every assign, seek or rebalance.
+    `final` are the keys that it read whole, from the start to the end, after the run."""
 
     consumer: str
     assignment: str
     reads: list
     committed: bool = True
     txn: str | None = None
-    final: bool = False
+    final: list = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass

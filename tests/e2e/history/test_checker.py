@@ -17,7 +17,7 @@ def clean():
     reads = [Read("t/0", offset, value, crc=offset, epoch=1) for offset, value in seen]
     other = [Read("t/1", 0, "b3", crc=77, epoch=0), Read("out/0", 0, "copy0", crc=5), Read("out/0", 1, "copy1", crc=6)]
     txns = [Txn("commit", OK), Txn("abort", FAIL), Txn("unknown", INFO), Txn("copy", OK, {"t/0@0": "copy0", "t/0@1": "copy1"})]
-    polls = [Poll("r1", "r1-1", reads[:3]), Poll("r1", "r1-1", reads[3:] + other), Poll("r2", "r2-1", copy.deepcopy(reads), final=True),
+    polls = [Poll("r1", "r1-1", reads[:3]), Poll("r1", "r1-1", reads[3:] + other), Poll("r2", "r2-1", copy.deepcopy(reads), final=["t/0"]),
              Poll("c1", "c1-1", copy.deepcopy(reads[:2]), txn="copy")]
     marks = [Mark("latest", "t/0", 5, 0.0, 1.0), Mark("latest", "t/0", 9, 0.5, 2.0), Mark("latest", "t/0", 8, 1.5, 3.0), Mark("committed g", "t/0", 2, 1.0, 2.0)]
     return History([*sends, *txns, *polls, *marks, Progress("p1", 120, 100)])
@@ -65,6 +65,10 @@ def c3_acknowledged(history):
 def c3_half_a_transaction(history):
     for poll in polls(history):
         poll.reads = [read for read in poll.reads if read.value != "b2"]
+
+
+def c3_gone_at_the_end(history):
+    polls(history)[2].reads = polls(history)[2].reads[:-1]
 
 
 def c4_tail(history):

@@ -38,7 +38,7 @@ def test_crashes_and_pauses_leave_a_clean_history(history_run, tmp_path):
     """C1 to C15 under F1, F5, F8 and F9."""
     run = history_run
     run.start()
-    wait_until(lambda: all(client.completed > 20 for client in run.clients), "every client works")
+    wait_until(lambda: all(client.completed > 20 for client in run.waited_for()), "every client works")
     rounds = max(2, int(SECONDS / 10))
     for number in range(rounds):
         run.crash() if number % 3 != 2 else run.pause(2)
@@ -55,9 +55,9 @@ def test_the_checker_sees_a_lost_disk(history_run, tmp_path):
     """Negative control, F28: with one copy, records that were acknowledged and not yet uploaded are gone, and the checker must say so."""
     run = history_run
     run.start()
-    wait_until(lambda: all(client.completed > 50 for client in run.clients), "every client works")
+    wait_until(lambda: all(client.completed > 50 for client in run.waited_for()), "every client works")
     run.stopping.set()
-    for client in run.clients:
+    for client in run.waited_for():
         client.join(60)
     run.broker.kill()
     shutil.rmtree(run.broker.data / "broker")
