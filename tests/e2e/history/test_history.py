@@ -44,7 +44,8 @@ def test_crashes_and_pauses_leave_a_clean_history(history_run, tmp_path):
         run.crash() if number % 3 != 2 else run.pause(2)
         run.stopping.wait(SECONDS / rounds)
     run.healed()
-    run.finish()
+    run.stop()
+    run.final_poll("final")
     wait_until(lambda: run.broker.metric("upload_lag_bytes") == 0 and run.broker.metric("local_dropped_bytes") > 0, "sealed segments are remote only")
     local, remote = len(run.final_poll("again")), run.broker.metric("remote_segments")
     assert verdict(run, tmp_path) == []
@@ -56,9 +57,7 @@ def test_the_checker_sees_a_lost_disk(history_run, tmp_path):
     run = history_run
     run.start()
     wait_until(lambda: all(client.completed > 50 for client in run.waited_for()), "every client works")
-    run.stopping.set()
-    for client in run.waited_for():
-        client.join(60)
+    run.stop()
     run.broker.kill()
     shutil.rmtree(run.broker.data / "broker")
     run.broker.start()

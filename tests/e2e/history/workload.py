@@ -319,16 +319,12 @@ class Run:
         for client in self.waited_for():
             self.history.add(Progress(client.name, client.completed - before[client], operations))
 
-    def finish(self):
-        """Stops the clients, lets the copier's last transactions end, and reads everything to the end."""
+    def stop(self):
+        """Stops the clients and ends the transactions they left open."""
         self.stopping.set()
         for client in self.waited_for():
             client.join(60)
             assert not client.is_alive(), f"{client.name} does not stop: {client.where()}"
-        self.end_open_transactions()
-        self.final_poll("final")
-
-    def end_open_transactions(self):
         for client in self.clients:
             if isinstance(client, Transactor):
                 producer = Producer(client.config(transactional_id=client.name))
