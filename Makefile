@@ -39,6 +39,7 @@ e2e: build
 
 compat: build
 	tests/compat/run.sh all
+	tests/e2e/run.sh -m slow
 
 bench: build
 	tests/bench/run.sh

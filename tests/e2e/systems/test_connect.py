@@ -1,12 +1,10 @@
 """Kafka Connect, distributed: lines of a file go through a topic into another file, with the worker killed on the way."""
 
-import pytest
 from broker import wait_until
 from clients import create_topic, read_all
 from connect import Worker
 
 
-pytestmark = pytest.mark.slow
 def numbered(first, last):
     return [f"line {number}" for number in range(first, last)]
 

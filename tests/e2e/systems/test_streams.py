@@ -4,13 +4,11 @@ import collections
 import pathlib
 import random
 
-import pytest
 from broker import wait_until
 from clients import create_topic, produce
 from confluent_kafka import Consumer, TopicPartition
 from java import Java
 
-pytestmark = pytest.mark.slow
 PROGRAM = pathlib.Path(__file__).with_name("WordCount.java")
 WORDS = "sand silt clay loam gravel shale slate chalk flint marl".split()
 
