@@ -472,8 +472,8 @@ impl ClassicGroup {
         if self.state == ClassicState::Empty {
             return !protocol_type.is_empty() && !protocols.is_empty();
         }
-        let candidates = self.candidate_protocols();
-        let any_fits = || self.members.is_empty() || protocols.iter().any(|protocol| candidates.contains(protocol.name.as_str()));
+        let is_common = |name: &str| self.members.values().all(|member| member.protocols.iter().any(|protocol| protocol.name == name));
+        let any_fits = || self.members.is_empty() || protocols.iter().any(|protocol| is_common(&protocol.name));
         self.protocol_type.as_deref() == Some(protocol_type) && !protocols.is_empty() && any_fits()
     }
 }

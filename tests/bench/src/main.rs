@@ -5,8 +5,11 @@
 mod connection;
 mod cpu;
 mod fetch;
+mod groups;
 mod probe;
 mod produce;
+
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -50,6 +53,30 @@ enum Command {
         #[arg(long)]
         from_offset: Option<i64>,
     },
+    /// Consumer groups at rest: every member sends its heartbeats, none has news.
+    Groups {
+        /// Where the broker is.
+        #[arg(long, default_value = "127.0.0.1:9092")]
+        broker: String,
+        /// The broker's process: its CPU time is read.
+        #[arg(long)]
+        pid: u32,
+        /// The topic that all subscribe to; made if it is not there.
+        #[arg(long, default_value = "bench-groups")]
+        topic: String,
+        /// Groups.
+        #[arg(long, default_value_t = 1_000)]
+        groups: usize,
+        /// Members of each.
+        #[arg(long, default_value_t = 10)]
+        members: usize,
+        /// Milliseconds between two heartbeats of a member.
+        #[arg(long, default_value_t = 5_000)]
+        interval_ms: u64,
+        /// Seconds to measure.
+        #[arg(long, default_value_t = 20)]
+        seconds: u64,
+    },
     /// What sendfile itself costs: a file in the page cache over a loopback socket.
     Probe {
         /// GB to send.
@@ -89,6 +116,10 @@ fn main() -> anyhow::Result<()> {
             produce::run(&target, &produce::Shape { record_bytes, batch_bytes, in_flight, codec, acks })
         }
         Command::Fetch { target, partition_bytes, from_offset } => fetch::run(&target, partition_bytes, from_offset.unwrap_or(0)),
+        Command::Groups { broker, pid, topic, groups, members, interval_ms, seconds } => {
+            let (interval, time) = (Duration::from_millis(interval_ms), Duration::from_secs(seconds));
+            groups::run(&broker, pid, &topic, &groups::Shape { groups, members, interval, time })
+        }
         Command::Probe { gigabytes, chunk_bytes } => probe::run(gigabytes, chunk_bytes),
     }
 }

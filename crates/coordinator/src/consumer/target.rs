@@ -1,5 +1,6 @@
 //! Group epoch and target assignment: what a change of members, subscriptions or topics leads to.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -50,14 +51,17 @@ impl ConsumerGroup {
     }
 
     /// All subscriptions, once `old` is replaced by `new`.
-    pub(super) fn subscriptions_with(&self, old: Option<&ConsumerMember>, new: &ConsumerMember) -> Subscriptions {
+    pub(super) fn subscriptions_with(&self, old: Option<&ConsumerMember>, new: &ConsumerMember) -> Cow<'_, Subscriptions> {
+        if old.is_some_and(|old| old.profile == new.profile) {
+            return Cow::Borrowed(&self.subscriptions);
+        }
         let mut subscriptions = self.subscriptions.clone();
         if let Some(old) = old {
             subscriptions.remove_member(&old.profile);
         }
         subscriptions.add_member(&new.profile);
         self.drop_unused_matches(old.and_then(ConsumerMember::regex), &mut subscriptions);
-        subscriptions
+        Cow::Owned(subscriptions)
     }
 
     /// All subscriptions, once members are gone; and the expressions that nobody uses any more.

@@ -2,12 +2,15 @@
 
 use super::group_requests::{Member, REBALANCE_IN_PROGRESS, subscription};
 use super::requests::{text, topic_name};
+use crate::session::raw_header;
 use crate::{Scenario, Session, scenario};
 use anyhow::Result;
+use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_delete_request::{OffsetDeleteRequestPartition, OffsetDeleteRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics};
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetDeleteRequest, OffsetFetchRequest, TopicName};
+use uuid::Uuid;
 
 pub const SCENARIOS: &[Scenario] = &[
     scenario("offset-commit-versions", versions),
@@ -15,6 +18,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario { name: "offset-commit-errors", settings: &[("offset.metadata.max.bytes", "4096")], run: commit_errors },
     scenario("offset-fetch", fetching),
     scenario("offset-delete", delete),
+    scenario("offset-by-topic-id", by_topic_id),
 ];
 
 /// Commit `offset` with metadata to partitions of one topic, as a simple consumer without membership.
@@ -95,8 +99,7 @@ fn commit_errors(s: &mut Session) -> Result<()> {
     let as_member = |group: &GroupId, generation: i32, id: &str| {
         commit(group, topic.clone(), &[0], 5, Some("")).with_generation_id_or_member_epoch(generation).with_member_id(text(id))
     };
-    // The group without a name is left alone: all scenarios would share it.
-    let none = s.group("none");
+    let (none, nameless) = (s.group("none"), GroupId(text("")));
     for version in [2, 7, 8, 9] {
         for (what, request) in [
             ("member", as_member(&group, generation, &id)),
@@ -106,6 +109,7 @@ fn commit_errors(s: &mut Session) -> Result<()> {
             ("newer generation", as_member(&group, generation + 1, &id)),
             ("generation -1 with member id", as_member(&group, -1, &id)),
             ("generation without member id", as_member(&group, generation, "")),
+            ("empty group id", as_member(&nameless, -1, "")),
             ("unknown group, with generation", as_member(&none, 3, "nobody")),
             ("unknown group, member id alone", as_member(&none, -1, "nobody")),
         ] {
@@ -221,5 +225,88 @@ fn delete(s: &mut Session) -> Result<()> {
     }
     s.ask(&mut c, "a live group, subscribed and not", 0, &of(&m.group, &[(a, &[0]), (b, &[0])]))?;
     s.ask(&mut c, "what the live group has left", 7, &fetch(7, &m.group, None))?;
+    Ok(())
+}
+
+/// A compact string; short, as all lengths here are.
+fn put_text(frame: &mut BytesMut, text: &str) {
+    frame.put_u8(text.len() as u8 + 1);
+    frame.extend_from_slice(text.as_bytes());
+}
+
+fn put_topics(frame: &mut BytesMut, topics: &[(Uuid, &[i32])], partition: impl Fn(&mut BytesMut, i32)) {
+    frame.put_u8(topics.len() as u8 + 1);
+    for (id, partitions) in topics {
+        frame.extend_from_slice(id.as_bytes());
+        frame.put_u8(partitions.len() as u8 + 1);
+        partitions.iter().for_each(|index| partition(frame, *index));
+        frame.put_u8(0);
+    }
+}
+
+/// OffsetCommit 10, which the codec can't write; its answer it can read.
+fn commit_by_id(group: &GroupId, generation: i32, member: &str, topics: &[(Uuid, &[i32])]) -> BytesMut {
+    let mut frame = raw_header(8, 10, true);
+    put_text(&mut frame, &group.0);
+    frame.put_i32(generation);
+    put_text(&mut frame, member);
+    frame.put_u8(0);
+    put_topics(&mut frame, topics, |frame, index| {
+        frame.put_i32(index);
+        frame.put_i64(40 + i64::from(index));
+        frame.put_i32(-1);
+        put_text(frame, "m");
+        frame.put_u8(0);
+    });
+    frame.put_u8(0);
+    frame
+}
+
+/// OffsetFetch 10 of one group; no list means all topics.
+fn fetch_by_id(group: &GroupId, topics: Option<&[(Uuid, &[i32])]>) -> BytesMut {
+    let mut frame = raw_header(9, 10, true);
+    frame.put_u8(2);
+    put_text(&mut frame, &group.0);
+    frame.put_u8(0);
+    frame.put_i32(-1);
+    match topics {
+        Some(topics) => put_topics(&mut frame, topics, |frame, index| frame.put_i32(index)),
+        None => frame.put_u8(0),
+    }
+    frame.extend_from_slice(&[0, 0, 0]);
+    frame
+}
+
+fn by_topic_id(s: &mut Session) -> Result<()> {
+    let mut c = s.connect()?;
+    let id = s.create_topic(&mut c, "t", 2, &[])?;
+    let gone = s.create_topic(&mut c, "gone", 1, &[])?;
+    let (group, none) = (s.group("g"), s.group("none"));
+    let (zero, unknown) = (Uuid::nil(), Uuid::from_u128(0x0123_4567_89ab_4def_8123_4567_89ab_cdef));
+    for (what, frame) in [
+        ("two topics", commit_by_id(&group, -1, "", &[(id, &[0, 1]), (gone, &[0])])),
+        ("an unknown partition", commit_by_id(&group, -1, "", &[(id, &[0, 9])])),
+        ("an unknown id", commit_by_id(&group, -1, "", &[(unknown, &[0]), (id, &[0])])),
+        ("the zero id", commit_by_id(&group, -1, "", &[(zero, &[0])])),
+        ("no partitions", commit_by_id(&group, -1, "", &[(id, &[])])),
+        ("no topics", commit_by_id(&group, -1, "", &[])),
+        ("unknown group with generation", commit_by_id(&none, 3, "m", &[(id, &[0])])),
+        ("unknown member", commit_by_id(&group, 3, "m", &[(id, &[0])])),
+    ] {
+        c.send_raw(&frame)?;
+        s.hear::<OffsetCommitRequest>(&mut c, &format!("commit, {what}"), 10)?;
+    }
+    for (what, frame) in [
+        ("some", fetch_by_id(&group, Some(&[(id, &[0, 1, 9])]))),
+        ("all", fetch_by_id(&group, None)),
+        ("an unknown id", fetch_by_id(&group, Some(&[(unknown, &[0, 1]), (id, &[0])]))),
+        ("the zero id", fetch_by_id(&group, Some(&[(zero, &[0])]))),
+        ("no topics", fetch_by_id(&group, Some(&[]))),
+        ("unknown group", fetch_by_id(&none, Some(&[(id, &[0])]))),
+        ("all of an unknown group", fetch_by_id(&none, None)),
+    ] {
+        c.send_raw(&frame)?;
+        s.hear::<OffsetFetchRequest>(&mut c, &format!("fetch, {what}"), 10)?;
+    }
     Ok(())
 }
