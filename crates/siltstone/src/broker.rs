@@ -205,10 +205,13 @@ async fn open_remote(
 
 /// Says in the log what the store honours, without making the start wait.
 fn probe(env: &Env, store: &RemoteStore) {
-    let store = store.clone();
+    let (store, tasks) = (store.clone(), env.tasks.clone());
     env.tasks.spawn("bucket-probe", async move {
-        if let Err(error) = store.probe().await {
-            tracing::warn!(%error, "could not probe the bucket");
+        tokio::select! {
+            probed = store.probe() => if let Err(error) = probed {
+                tracing::warn!(%error, "could not probe the bucket");
+            },
+            () = tasks.stopped() => {}
         }
     });
 }
@@ -223,7 +226,11 @@ fn claim_later(env: &Env, store: &RemoteStore, cluster_id: &str, reason: &str) {
                 () = env.clock.sleep(backoff.next_delay(&*env.entropy)) => {}
                 () = env.tasks.stopped() => return,
             }
-            match store.claim(&cluster_id).await {
+            let claimed = tokio::select! {
+                claimed = store.claim(&cluster_id) => claimed,
+                () = env.tasks.stopped() => return,
+            };
+            match claimed {
                 Ok(()) => return tracing::info!("the bucket is reachable"),
                 Err(error @ StoreError::Unavailable(_)) => tracing::debug!(%error, "the bucket is still out of reach"),
                 Err(error) => {

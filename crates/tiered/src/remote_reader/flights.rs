@@ -64,8 +64,12 @@ impl<K: Clone + Eq + Hash + Send + 'static, V: Clone + Send + Sync + 'static> Fl
         // Leaves the map however the task ends, a panic included.
         let landing = Landing { key: key.clone(), under_way: Arc::clone(&self.under_way) };
         let work = work();
+        let tasks = self.env.tasks.clone();
         self.env.tasks.spawn(self.name, async move {
-            let outcome = work.await;
+            let outcome = tokio::select! {
+                outcome = work => outcome,
+                () = tasks.stopped() => Err(StoreError::Unavailable("the broker stops".to_owned())),
+            };
             drop(landing);
             let _ = sender.send(Some(outcome));
         });
