@@ -12,7 +12,7 @@
 //! the snapshot at a group's end stays, and the last batch of an active producer is kept, empty if need be (I17).
 //!
 //! # Cancellation
-//! A [`Cleaning`] may be dropped after any step. Groups that were exchanged stay so; an unfinished file is removed at the next pass or start.
+//! A [`Cleaning`] may be dropped after any step. Groups that were exchanged stay so; the unfinished file goes.
 //!
 //! # Crash consistency
 //! A cleaned segment is written under a name of its own (`.cleaned`), synced with what stands beside it, renamed to `<base>.<generation>.log`, the
@@ -382,6 +382,14 @@ impl Cleaning {
         debug_assert_eq!(Some(cleaned.end_offset), old.last().map(|last| last.end_offset), "a cleaned segment ends where its group did");
         self.stats.bytes_after += cleaned.size_bytes;
         if self.log.replace_segments(&old, cleaned)? { Ok(()) } else { Err(CleanError::Changed) }
+    }
+}
+
+impl Drop for Cleaning {
+    fn drop(&mut self) {
+        if let Phase::Writing { group: Some(group), .. } = std::mem::replace(&mut self.phase, Phase::Done) {
+            group.writer.discard();
+        }
     }
 }
 
