@@ -27,6 +27,8 @@ pub(crate) struct Api {
     pub max_version: i16,
     /// Version of the request header that goes with a version.
     pub header_version: fn(i16) -> i16,
+    /// Version of the response header that goes with a version.
+    pub response_header_version: fn(i16) -> i16,
     /// Who answers.
     pub route: Route,
 }
@@ -108,6 +110,7 @@ macro_rules! apis {
             advertised_min_version: [$min $(, $advertised)?][[$min $(, $advertised)?].len() - 1],
             max_version: $max,
             header_version: <wire::$request as HeaderVersion>::header_version,
+            response_header_version: <<wire::$request as Request>::Response as HeaderVersion>::header_version,
             route: $route,
         }),*];
     };
@@ -161,6 +164,8 @@ apis! {
     "ListTransactions" ListTransactionsRequest 0..=2 => typed!(ListTransactionsRequest, list_transactions);
     "ConsumerGroupHeartbeat" ConsumerGroupHeartbeatRequest 0..=1 => typed!(ConsumerGroupHeartbeatRequest, consumer_group_heartbeat);
     "ConsumerGroupDescribe" ConsumerGroupDescribeRequest 0..=1 => typed!(ConsumerGroupDescribeRequest, consumer_group_describe);
+    "GetTelemetrySubscriptions" GetTelemetrySubscriptionsRequest 0..=0 => typed!(GetTelemetrySubscriptionsRequest, get_telemetry_subscriptions);
+    "PushTelemetry" PushTelemetryRequest 0..=0 => typed!(PushTelemetryRequest, push_telemetry);
     "ListConfigResources" ListConfigResourcesRequest 0..=1 => typed!(ListConfigResourcesRequest, list_config_resources);
     "DescribeTopicPartitions" DescribeTopicPartitionsRequest 0..=0 => typed!(DescribeTopicPartitionsRequest, describe_topic_partitions);
 }

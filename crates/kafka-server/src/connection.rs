@@ -27,6 +27,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
+use siltstone_common::clock::Clock;
+use siltstone_log::LogSlice;
 use thiserror::Error;
 use tokio::net::TcpStream;
 
@@ -42,6 +45,7 @@ use crate::dispatch::{Appended, Incoming, Work};
 use crate::guard::{self, Malformed};
 use crate::handlers::api_versions;
 use crate::limits::{OUTBOUND_BYTES_MAX, PIPELINE_MAX};
+use crate::quotas::Taken;
 use crate::server::Shared;
 
 /// A client that pipelines behind a waiting request may send so many bytes ahead; reading them also shows that it is still there.
@@ -96,11 +100,39 @@ impl Ended {
 
 struct Slot {
     row: Row,
+    version: i16,
     work: Work,
+    /// Time that threads have spent on it, if that counts.
+    busy: Duration,
     started_at: Duration,
     request_bytes: usize,
     /// Held until the answer is queued.
     _charge: Charge,
+}
+
+/// What is known of a request that is answered.
+struct Answered {
+    row: Row,
+    version: i16,
+    request_bytes: usize,
+    busy: Duration,
+}
+
+/// A wait, and when it ends.
+struct Mute {
+    until: Duration,
+    wait: BoxFuture<'static, ()>,
+}
+
+/// Polls, and adds the time that this takes to `busy` if it counts.
+fn poll_timed<T>(clock: &dyn Clock, timed: bool, busy: &mut Duration, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {
+    if !timed {
+        return poll();
+    }
+    let begun = clock.monotonic();
+    let outcome = poll();
+    *busy += clock.monotonic().saturating_sub(begun);
+    outcome
 }
 
 /// See the module.
@@ -113,6 +145,10 @@ pub(crate) struct Connection {
     outbound: Outbound,
     watch: Arc<Watch>,
     client_id: Option<Arc<str>>,
+    /// The client is over a quota: nothing is read before this ends.
+    muted: Option<Mute>,
+    /// Whether the time that requests take counts for a quota.
+    timed: bool,
     /// Memory of answers that the socket did not take, as counted in the server's metrics, bytes.
     unsent_bytes: usize,
     /// A violation that ends the connection once the requests before it are answered, as in Kafka.
@@ -123,7 +159,20 @@ impl Connection {
     pub(crate) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, watch: Arc<Watch>) -> Self {
         let inbound = Inbound::new(shared.limits.request_bytes_max, shared.budget.charge());
         let outbound = Outbound::new(shared.env.tasks.clone(), Arc::clone(&shared.metrics));
-        Self { shared, peer, stream, inbound, pipeline: VecDeque::new(), outbound, watch, client_id: None, unsent_bytes: 0, ending: None }
+        Self {
+            shared,
+            peer,
+            stream,
+            inbound,
+            pipeline: VecDeque::new(),
+            outbound,
+            watch,
+            client_id: None,
+            muted: None,
+            timed: false,
+            unsent_bytes: 0,
+            ending: None,
+        }
     }
 
     /// Serves the client until either side ends it.
@@ -162,7 +211,7 @@ impl Connection {
 
     /// Starts and reads requests, unless one has broken the rules.
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        if self.ending.is_some() {
+        if self.ending.is_some() || self.is_muted(cx) {
             return Ok(false);
         }
         match self.start_requests(cx).and_then(|started| Ok(started | self.poll_read(cx)?)) {
@@ -174,11 +223,43 @@ impl Connection {
         }
     }
 
+    /// True while the client is held back for a quota.
+    fn is_muted(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(mute) = &mut self.muted else { return false };
+        if mute.wait.as_mut().poll(cx).is_pending() {
+            // The time of a frame that is held back is not the client's.
+            self.watch.frame_complete();
+            return true;
+        }
+        self.muted = None;
+        false
+    }
+
+    /// Reads nothing more for this long.
+    fn mute(&mut self, wait: Duration) {
+        let clock = &self.shared.env.clock;
+        let until = clock.monotonic() + wait;
+        if wait > Duration::ZERO && self.muted.as_ref().is_none_or(|mute| mute.until < until) {
+            self.muted = Some(Mute { until, wait: clock.sleep(wait) });
+        }
+    }
+
+    /// Counts an answered request for the quotas, and queues its answer; the bytes of the answer.
+    fn send(&mut self, slot: &Answered, mut pieces: Vec<LogSlice>) -> usize {
+        let response_bytes = pieces.iter().map(LogSlice::len).sum();
+        let &Answered { row, version, request_bytes, busy } = slot;
+        let client_id = self.client_id.as_deref();
+        let taken = Taken { key: row.api().key, client_id, request_bytes, response_bytes, busy };
+        let wait = self.shared.dispatch.hold_back(row, version, &taken, &mut pieces);
+        self.mute(wait);
+        self.outbound.push(pieces)
+    }
+
     fn verdict(&self) -> Option<Ended> {
         match self.watch.verdict() {
             Verdict::Go => None,
             // A long wait of ours (Fetch, JoinGroup) is no idleness of the client's.
-            Verdict::Idle if !self.pipeline.is_empty() && self.outbound.queued_bytes() == 0 => {
+            Verdict::Idle if self.muted.is_some() || (!self.pipeline.is_empty() && self.outbound.queued_bytes() == 0) => {
                 self.watch.pardon(self.shared.coarse_now());
                 None
             }
@@ -242,7 +323,7 @@ impl Connection {
         // Only the youngest request can be appending: nothing starts behind it.
         if let Some(slot) = self.pipeline.back_mut()
             && let Work::Appending(appending) = &mut slot.work
-            && let Poll::Ready(appended) = appending.as_mut().poll(cx)
+            && let Poll::Ready(appended) = poll_timed(&*self.shared.env.clock, self.timed, &mut slot.busy, || appending.as_mut().poll(cx))
         {
             slot.work = match appended {
                 Appended::Done(answer) => Work::Done(answer),
@@ -252,18 +333,20 @@ impl Connection {
         }
         while let Some(slot) = self.pipeline.front_mut() {
             if let Work::Waiting(future) | Work::Reading(future) | Work::Running(future) = &mut slot.work {
-                let Poll::Ready(answer) = future.as_mut().poll(cx) else { break };
+                let polled = poll_timed(&*self.shared.env.clock, self.timed, &mut slot.busy, || future.as_mut().poll(cx));
+                let Poll::Ready(answer) = polled else { break };
                 slot.work = Work::Done(answer);
             }
-            let Some(Slot { work: Work::Done(answer), row, started_at, request_bytes, .. }) =
+            let Some(Slot { work: Work::Done(answer), row, version, busy, started_at, request_bytes, .. }) =
                 self.pipeline.pop_front_if(|slot| matches!(slot.work, Work::Done(_)))
             else {
                 break;
             };
             progress = true;
+            let answered = Answered { row, version, request_bytes, busy };
             let response_bytes = match answer {
-                Answer::Nothing => 0,
-                Answer::Frame(pieces) => self.outbound.push(pieces),
+                Answer::Nothing => self.send(&answered, Vec::new()),
+                Answer::Frame(pieces) => self.send(&answered, pieces),
                 Answer::Close(reason) => return Err(Ended::Refused { name: row.api().name, reason }),
             };
             let latency = self.shared.env.clock.monotonic().saturating_sub(started_at);
@@ -277,6 +360,7 @@ impl Connection {
     fn start_requests(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
         let mut progress = false;
         while !self.watch.is_draining()
+            && self.muted.is_none()
             && let Some((key, version)) = self.inbound.peek()?
             && self.may_start(key)
             && let Some((frame, charge)) = self.inbound.take_frame()?
@@ -312,7 +396,7 @@ impl Connection {
         if !(api.min_version..=api.max_version).contains(&version) {
             if key == API_VERSIONS_KEY {
                 let correlation_id = guard::correlation_id(&frame.bytes).unwrap_or_default();
-                self.push(row, Work::Done(api_versions::unsupported_version(correlation_id)), request_bytes, charge);
+                self.push(row, version, Work::Done(api_versions::unsupported_version(correlation_id)), request_bytes, charge);
                 return Ok(());
             }
             return Err(Ended::UnsupportedVersion { name: api.name, version });
@@ -320,7 +404,7 @@ impl Connection {
         let mut charge = charge;
         match self.route(row, version, frame, &mut charge) {
             Ok(work) => {
-                self.push(row, work, request_bytes, charge);
+                self.push(row, version, work, request_bytes, charge);
                 Ok(())
             }
             Err(reason) => {
@@ -344,9 +428,11 @@ impl Connection {
         Arc::clone(&self.shared.dispatch).dispatch(incoming, charge)
     }
 
-    fn push(&mut self, row: Row, work: Work, request_bytes: usize, charge: Charge) {
+    fn push(&mut self, row: Row, version: i16, work: Work, request_bytes: usize, charge: Charge) {
         let started_at = self.shared.env.clock.monotonic();
-        self.pipeline.push_back(Slot { row, work, started_at, request_bytes, _charge: charge });
+        self.timed = self.shared.dispatch.measures_time();
+        let busy = Duration::ZERO;
+        self.pipeline.push_back(Slot { row, version, work, busy, started_at, request_bytes, _charge: charge });
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {

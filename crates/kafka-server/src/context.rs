@@ -11,6 +11,8 @@ use siltstone_replica::ReplicaManager;
 
 use crate::groups::start_group_coordinator;
 use crate::producer_ids::ProducerIds;
+use crate::quotas::ClientQuotas;
+use crate::telemetry::ClientTelemetry;
 use crate::transactions::start_transaction_coordinator;
 use crate::txn_markers::ReplicaMarkers;
 
@@ -43,6 +45,10 @@ pub struct Services {
     pub markers: Arc<ReplicaMarkers>,
     /// Producer ids to give out.
     pub producer_ids: Arc<ProducerIds>,
+    /// What clients measure.
+    pub telemetry: Arc<ClientTelemetry>,
+    /// What clients have taken, and may take.
+    pub(crate) quotas: ClientQuotas,
     /// Settings.
     pub config: ServerConfig,
     /// Clock, randomness, tasks.
@@ -56,7 +62,16 @@ impl Services {
         let producer_ids = Arc::new(ProducerIds::new(Arc::clone(&metadata), config.broker_id));
         let markers = Arc::new(ReplicaMarkers::new(Arc::clone(&metadata), Arc::clone(&replicas), groups.clone()));
         let transactions = start_transaction_coordinator(&config, &metadata, &replicas, &markers, &producer_ids, &env);
-        Arc::new(Self { metadata, replicas, groups, transactions, markers, producer_ids, config, env })
+        let telemetry = Arc::new(ClientTelemetry::new(&config.broker_configs));
+        let quotas = ClientQuotas::new(&config.broker_configs);
+        Arc::new(Self { metadata, replicas, groups, transactions, markers, producer_ids, telemetry, quotas, config, env })
+    }
+}
+
+impl Services {
+    /// Milliseconds of the monotonic clock.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.env.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
     }
 }
 

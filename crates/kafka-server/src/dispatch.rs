@@ -1,9 +1,11 @@
 //! From an admitted frame to the work that answers it. The connection knows only the [`Dispatch`] port; the handlers stand behind it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+use siltstone_log::LogSlice;
 
 use crate::answer::Answer;
 use crate::api_table::{Route, Row};
@@ -13,8 +15,10 @@ use crate::context::{RequestContext, Services};
 use crate::guard;
 use crate::handlers::fetch::FetchSessions;
 use crate::handlers::{fetch, produce};
-use crate::limits::Limits;
+use crate::limits::{ConnectionLimits, Limits};
 use crate::metrics::ServerMetrics;
+use crate::quotas::{ClientQuotas, Taken, read_throttle, write_throttle};
+use crate::settings::broker_values;
 
 /// A request whose header has been read, in a version that is served.
 pub(crate) struct Incoming {
@@ -55,6 +59,26 @@ pub(crate) trait Dispatch: Send + Sync {
     /// Checks and decodes a request and makes the work that answers it; `charge` grows by the memory that it takes.
     /// The error says why the request is malformed; it ends the connection.
     fn dispatch(self: Arc<Self>, incoming: Incoming, charge: &mut Charge) -> Result<Work, String>;
+
+    /// True if the time that threads spend on requests counts for anybody's quota.
+    fn measures_time(&self) -> bool {
+        false
+    }
+
+    /// Counts what an answered request has taken, and tells its client in the answer for how long it is held back.
+    fn hold_back(&self, _row: Row, _version: i16, _taken: &Taken<'_>, _answer: &mut Vec<LogSlice>) -> Duration {
+        Duration::ZERO
+    }
+
+    /// The limits of connections now, if they can change.
+    fn connection_limits(&self) -> Option<ConnectionLimits> {
+        None
+    }
+
+    /// How much too early a new connection comes: for the listener as a whole (it waits), and for its address (it is turned away).
+    fn too_early(&self, _ip: IpAddr) -> (Duration, Duration) {
+        (Duration::ZERO, Duration::ZERO)
+    }
 }
 
 /// The broker's handlers and what they need beyond a request's context.
@@ -73,11 +97,44 @@ impl Handlers {
 
     /// Milliseconds of the monotonic clock.
     pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.services.env.clock.monotonic().as_millis()).unwrap_or(u64::MAX)
+        self.services.now_ms()
     }
 }
 
+/// Answers of these tell of a quota of their own: CreateTopics, DeleteTopics, CreatePartitions.
+const CHANGES_OF_TOPICS: [i16; 3] = [19, 20, 37];
+
 impl Dispatch for Handlers {
+    fn measures_time(&self) -> bool {
+        ClientQuotas::measures_time(&self.services.metadata.image())
+    }
+
+    fn hold_back(&self, row: Row, version: i16, taken: &Taken<'_>, answer: &mut Vec<LogSlice>) -> Duration {
+        let header = (row.api().response_header_version)(version);
+        let own = self.services.quotas.throttle(&self.services.metadata.image(), taken, self.now_ms());
+        let told = match CHANGES_OF_TOPICS.contains(&taken.key) {
+            true => Duration::from_millis(read_throttle(taken.key, version, header, answer).into()),
+            false => Duration::ZERO,
+        };
+        if own > told {
+            write_throttle(taken.key, version, header, answer, u32::try_from(own.as_millis()).unwrap_or(u32::MAX));
+        }
+        own.max(told)
+    }
+
+    fn connection_limits(&self) -> Option<ConnectionLimits> {
+        let image = self.services.metadata.image();
+        let value = |name: &str| broker_values(&self.services, &image, name).first().map(|(_, value)| (*value).to_owned());
+        Some(ConnectionLimits::from_values(value))
+    }
+
+    fn too_early(&self, ip: IpAddr) -> (Duration, Duration) {
+        let rate = self.services.broker_setting("max.connection.creation.rate").unwrap_or(f64::MAX);
+        let now_ms = self.now_ms();
+        let all = self.services.quotas.listener_connection(rate, now_ms);
+        (all, self.services.quotas.connection(&self.services.metadata.image(), &ip.to_string(), now_ms))
+    }
+
     fn dispatch(self: Arc<Self>, incoming: Incoming, charge: &mut Charge) -> Result<Work, String> {
         let Incoming { row, version, correlation_id, client_id, peer, frame, body_start } = incoming;
         let api = row.api();

@@ -80,6 +80,7 @@ pub fn metadata_error(error: &MetadataError) -> ResponseError {
         MetadataError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
         MetadataError::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
         MetadataError::Conflict(_) | MetadataError::InvalidFeature(_) => ResponseError::InvalidUpdateVersion,
+        MetadataError::QuotaExceeded => ResponseError::ThrottlingQuotaExceeded,
         MetadataError::ElectionNotNeeded => ResponseError::ElectionNotNeeded,
         MetadataError::PreferredLeaderNotAvailable => ResponseError::PreferredLeaderNotAvailable,
         MetadataError::EligibleLeadersNotAvailable => ResponseError::EligibleLeadersNotAvailable,

@@ -1,6 +1,7 @@
 //! What one peer, and all peers together, may take: finite from the start, under Kafka's names where Kafka has one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -44,6 +45,40 @@ pub struct Limits {
     pub fetch_sessions_max: usize,
 }
 
+/// How many connections there may be: what changes while the broker runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConnectionLimits {
+    /// `max.connections`
+    pub all: usize,
+    /// `max.connections.per.ip`
+    pub per_ip: usize,
+    /// `max.connections.per.ip.overrides`
+    pub overrides: HashMap<IpAddr, usize>,
+}
+
+impl ConnectionLimits {
+    /// From the settings in force.
+    pub(crate) fn from_values(value: impl Fn(&str) -> Option<String>) -> Self {
+        let default = Limits::default();
+        let number = |name: &str, default: usize| value(name).and_then(|text| text.trim().parse().ok()).unwrap_or(default);
+        let overrides = value("max.connections.per.ip.overrides").unwrap_or_default();
+        let one = |item: &str| {
+            let (host, limit) = item.trim().rsplit_once(':')?;
+            Some((host.trim_matches(['[', ']']).parse().ok()?, limit.trim().parse().ok()?))
+        };
+        Self {
+            all: number("max.connections", default.connections_max),
+            per_ip: number("max.connections.per.ip", default.connections_per_ip_max),
+            overrides: overrides.split(',').filter_map(one).collect(),
+        }
+    }
+
+    /// Most connections from an address.
+    pub(crate) fn of(&self, ip: IpAddr) -> usize {
+        self.overrides.get(&ip).copied().unwrap_or(self.per_ip)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -81,6 +116,19 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn single_addresses_have_limits_of_their_own() {
+        let value = |name: &str| match name {
+            "max.connections.per.ip" => Some("5".to_owned()),
+            "max.connections.per.ip.overrides" => Some("127.0.0.1:2, [::1]:3, nonsense".to_owned()),
+            _ => None,
+        };
+        let limits = ConnectionLimits::from_values(value);
+        let of = |ip: &str| limits.of(ip.parse().expect("an address"));
+        assert_eq!((of("127.0.0.1"), of("::1"), of("10.0.0.1")), (2, 3, 5));
+        assert_eq!(limits.all, Limits::default().connections_max);
+    }
 
     #[test]
     fn settings_replace_defaults_and_nonsense_does_not() {

@@ -20,7 +20,7 @@ use crate::budget::MemoryBudget;
 use crate::connection::{Connection, Ended, Verdict, Watch};
 use crate::context::Services;
 use crate::dispatch::{Dispatch, Handlers};
-use crate::limits::{DRAIN_TIME, Limits};
+use crate::limits::{ConnectionLimits, DRAIN_TIME, Limits};
 use crate::metrics::ServerMetrics;
 
 /// How often the reaper looks, and the grain of the coarse clock.
@@ -29,6 +29,10 @@ const REAP_INTERVAL: Duration = Duration::from_secs(1);
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Connections that the kernel may hold before they are accepted.
 const BACKLOG: i32 = 1024;
+/// Longest time that a connection waits which comes too early.
+const ACCEPT_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Sockets that are kept waiting; those beyond are closed at once.
+const HELD_MAX: usize = 1_000;
 /// How often a draining server looks whether its connections are gone.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
 
@@ -46,6 +50,9 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct OpenConnections {
+    limits: ConnectionLimits,
+    /// Sockets of addresses that connect too often, kept waiting before they are closed.
+    held: usize,
     next_id: u64,
     by_id: HashMap<u64, (IpAddr, Arc<Watch>)>,
     by_ip: HashMap<IpAddr, usize>,
@@ -65,7 +72,7 @@ impl Shared {
     fn admit(&self, ip: IpAddr) -> Option<(u64, Arc<Watch>)> {
         let mut open = self.open.lock();
         let from_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
-        if open.by_id.len() >= self.limits.connections_max || from_ip >= self.limits.connections_per_ip_max {
+        if open.by_id.len() >= open.limits.all || from_ip >= open.limits.of(ip) {
             return None;
         }
         let id = open.next_id;
@@ -180,7 +187,9 @@ impl Server {
         metrics: Arc<ServerMetrics>,
     ) -> Self {
         let budget = Arc::clone(&metrics.budget);
-        let shared = Shared { env, dispatch, limits, metrics, budget, coarse_now_ms: AtomicU64::new(0), open: Mutex::default() };
+        let fixed = ConnectionLimits { all: limits.connections_max, per_ip: limits.connections_per_ip_max, ..ConnectionLimits::default() };
+        let open = Mutex::new(OpenConnections { limits: fixed, ..OpenConnections::default() });
+        let shared = Shared { env, dispatch, limits, metrics, budget, coarse_now_ms: AtomicU64::new(0), open };
         shared.move_clock();
         Self { listener, shared: Arc::new(shared), tasks }
     }
@@ -210,6 +219,9 @@ impl Server {
             loop {
                 shared.env.clock.sleep(REAP_INTERVAL).await;
                 shared.move_clock();
+                if let Some(limits) = shared.dispatch.connection_limits() {
+                    shared.open.lock().limits = limits;
+                }
                 let now = shared.coarse_now();
                 let crowded = shared.metrics.unsent_bytes.load(Ordering::Relaxed) > shared.limits.unread_bytes_max as u64;
                 shared.for_each_open(|watch| {
@@ -229,13 +241,40 @@ impl Server {
     async fn accept_all(&self) {
         loop {
             match self.listener.listener.accept().await {
-                Ok((stream, peer)) => self.accepted(stream, peer),
+                Ok((stream, peer)) => {
+                    let (all, address) = self.shared.dispatch.too_early(peer.ip());
+                    if address > Duration::ZERO {
+                        self.turn_away(stream, address);
+                        continue;
+                    }
+                    if all > Duration::ZERO {
+                        self.shared.env.clock.sleep(all.min(ACCEPT_PAUSE_MAX)).await;
+                    }
+                    self.accepted(stream, peer);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "could not accept a connection");
                     self.shared.env.clock.sleep(ACCEPT_RETRY).await;
                 }
             }
         }
+    }
+
+    /// Closes a connection that comes too early, after a while, so that its client does not try again at once (KIP-612).
+    fn turn_away(&self, stream: TcpStream, early: Duration) {
+        self.shared.metrics.refused.fetch_add(1, Ordering::Relaxed);
+        let mut open = self.shared.open.lock();
+        if open.held >= HELD_MAX {
+            return;
+        }
+        open.held += 1;
+        drop(open);
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn("connection-held", async move {
+            shared.env.clock.sleep(early.min(ACCEPT_PAUSE_MAX)).await;
+            drop(stream);
+            shared.open.lock().held -= 1;
+        });
     }
 
     fn accepted(&self, stream: TcpStream, peer: SocketAddr) {

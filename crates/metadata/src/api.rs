@@ -51,6 +51,9 @@ pub enum MetadataError {
     /// INVALID_REQUEST
     #[error("{0}")]
     InvalidRequest(String),
+    /// THROTTLING_QUOTA_EXCEEDED: too many changes of topics in too short a time (KIP-599).
+    #[error("The throttling quota has been exceeded.")]
+    QuotaExceeded,
     /// INVALID_UPDATE_VERSION of a feature.
     #[error("{0}")]
     InvalidFeature(String),
@@ -97,7 +100,7 @@ pub enum MetadataError {
 impl MetadataError {
     /// True if the same request may succeed later.
     pub fn retryable(&self) -> bool {
-        matches!(self, MetadataError::Unavailable(_))
+        matches!(self, MetadataError::Unavailable(_) | MetadataError::QuotaExceeded)
     }
 }
 

@@ -137,7 +137,13 @@ impl ReplicaManager {
         epoch: i32,
     ) -> Result<(i32, i64), ReplicaError> {
         let partition = self.led(id, current_leader_epoch).await?;
-        Ok(partition.log().end_offset_for_epoch(epoch).unwrap_or((-1, -1)))
+        if let Some(found) = partition.log().end_offset_for_epoch(epoch) {
+            return Ok(found);
+        }
+        // An epoch before the first one here ended where that began; -1 asks for nothing.
+        let first =
+            partition.log().leader_epochs().first().filter(|first| epoch != -1 && epoch < first.epoch).map(|first| first.start_offset);
+        Ok(first.map_or((-1, -1), |start_offset| (epoch, start_offset)))
     }
 
     /// DeleteRecords: raises the log start to `offset` (-1: the high watermark) in both tiers; the new low watermark (I28).

@@ -137,7 +137,8 @@ impl ReplicaManager {
         if state.leader != self.config.broker_id {
             return Err(ReplicaError::NotLeader);
         }
-        let min_insync = usize::try_from(partition.config().min_insync_replicas).unwrap_or(1);
+        // Never more than there are replicas, as in Kafka.
+        let min_insync = usize::try_from(partition.config().min_insync_replicas).unwrap_or(1).min(state.replicas.len());
         if acks == ACKS_ALL && state.isr.len() < min_insync {
             return Err(ReplicaError::NotEnoughReplicas);
         }

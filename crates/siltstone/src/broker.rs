@@ -18,7 +18,7 @@ use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaManager};
 use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, StoreError, Uploader};
 
 use crate::config::{Config, DiskBudget};
-use crate::metrics::{BrokerMetrics, GroupMetrics, ListenerMetrics};
+use crate::metrics::{BrokerMetrics, ClientMetrics, GroupMetrics, ListenerMetrics};
 
 const MIB: u64 = 1 << 20;
 /// How long a start waits for the bucket before it goes on without (I35).
@@ -92,6 +92,9 @@ impl Broker {
         let services = Services::new(server_config, Arc::clone(&metadata), Arc::clone(&replicas), background);
         let listener_tasks = env.tasks.child();
         metrics.collect_from(GroupMetrics::new(services.groups.clone()));
+        if services.telemetry.enabled() {
+            metrics.collect_from(ClientMetrics::new(Arc::clone(&services.telemetry)));
+        }
         let server = Server::new(listener, services, listener_tasks.clone());
         metrics.collect_from(BrokerMetrics::new(replicas));
         metrics.collect_from(ListenerMetrics::new(server.metrics()));

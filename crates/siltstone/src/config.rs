@@ -144,11 +144,27 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
     toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
 }
 
+/// Settings of Kafka's, by how they begin, that are not served, and what to do instead.
+const NOT_SERVED: [(&str, &str); 9] = [
+    ("ssl.", "TLS is not served yet: leave it out, and keep the listener on a network that you trust"),
+    ("sasl.", "SASL is not served yet: leave it out, and keep the listener on a network that you trust"),
+    ("listener.name.", "listeners with security settings of their own are not served yet: leave it out"),
+    ("security.", "TLS and SASL are not served yet: leave it out"),
+    ("authorizer.class.name", "access control is not served yet: leave it out"),
+    ("controller.quorum.", "there is no Raft quorum, the metadata service keeps the cluster's state: leave it out"),
+    ("controller.listener.", "there is no Raft quorum, the metadata service keeps the cluster's state: leave it out"),
+    ("process.roles", "--role (all, broker or metadata) says it here: leave it out"),
+    ("zookeeper.", "there is no ZooKeeper: leave it out"),
+];
+
 fn check_kafka(name: &str, value: &str) -> anyhow::Result<()> {
     if name == "node.id" || name == "broker.id" {
         return Ok(());
     }
     if !broker_configs().iter().any(|def| def.name == name) {
+        if let Some((_, instead)) = NOT_SERVED.iter().find(|(prefix, _)| name.starts_with(prefix)) {
+            bail!("broker setting '{name}': {instead}");
+        }
         let nearest = nearest(name, broker_configs().iter().map(|def| def.name)).unwrap_or("node.id");
         bail!("unknown broker setting '{name}', did you mean '{nearest}'?");
     }
@@ -218,6 +234,15 @@ mod tests {
     fn a_misspelt_key_is_refused_with_the_nearest_known_one() {
         assert_eq!(nearest("num.partition", ["num.partitions", "node.id"].into_iter()), Some("num.partitions"));
         assert_eq!(edit_distance(b"kitten", b"sitting"), 3);
+    }
+
+    #[test]
+    fn settings_that_are_not_served_say_what_to_do() {
+        for name in ["ssl.keystore.location", "sasl.enabled.mechanisms", "controller.quorum.voters", "process.roles"] {
+            let refusal = check_kafka(name, "x").expect_err(name).to_string();
+            assert!(refusal.contains(name) && refusal.contains("leave it out"), "{refusal}");
+        }
+        assert!(check_kafka("num.partitons", "1").expect_err("misspelt").to_string().contains("num.partitions"));
     }
 
     #[test]

@@ -11,6 +11,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use siltstone_coordinator::GroupCoordinator;
 use siltstone_kafka_server::metrics::{ApiMetrics, ServerMetrics};
+use siltstone_kafka_server::telemetry::ClientTelemetry;
 use siltstone_replica::{CleanerMetrics, ReplicaManager};
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
@@ -136,6 +137,37 @@ impl Collector for ListenerMetrics {
         per_api(e, metrics, "request_bytes", "bytes of requests", |api| read(&api.request_bytes))?;
         per_api(e, metrics, "response_bytes", "bytes of answers", |api| read(&api.response_bytes))?;
         per_api(e, metrics, "request_latency_microseconds", "sum of the times from complete request to answer", |api| api.latency.sum_us())
+    }
+}
+
+/// What clients measure (KIP-714): the standard metrics only, so that no client can add a name.
+pub struct ClientMetrics(Arc<ClientTelemetry>);
+
+impl ClientMetrics {
+    pub fn new(telemetry: Arc<ClientTelemetry>) -> Self {
+        Self(telemetry)
+    }
+}
+
+impl fmt::Debug for ClientMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientMetrics")
+    }
+}
+
+impl Collector for ClientMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let instances = i64::try_from(self.0.instances()).unwrap_or(i64::MAX);
+        gauge(&mut encoder, "telemetry_clients", "client instances that have asked for a subscription to their metrics", instances)?;
+        let collected = self.0.collected();
+        let mut family = encoder.encode_descriptor("client_metric", "metrics that clients have sent", None, MetricType::Gauge)?;
+        for metric in &collected {
+            for (stat, value) in [("sum", metric.sum), ("max", metric.max)] {
+                let labels = [("name", metric.name.as_str()), ("stat", stat)];
+                ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -17,10 +17,12 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use crate::answer::{Answer, begin_frame, finish_frame};
+use crate::api_table::Row;
 use crate::budget::Charge;
 use crate::dispatch::{Appended, Dispatch, Incoming, Work};
 use crate::limits::Limits;
 use crate::metrics::ServerMetrics;
+use crate::quotas::Taken;
 use crate::server::{BoundListener, Server};
 
 const PRODUCE: i16 = 0;
@@ -37,6 +39,8 @@ struct Fake {
     /// Opened before a Produce counts as appended.
     append_gates: Mutex<HashMap<i32, oneshot::Receiver<()>>>,
     answer_bytes: usize,
+    /// For how long the next answered client is held back.
+    hold: Mutex<Duration>,
 }
 
 /// Notes that a request's work was dropped before its end.
@@ -76,6 +80,11 @@ impl Fake {
 }
 
 impl Dispatch for Fake {
+    fn hold_back(&self, _: Row, _: i16, taken: &Taken<'_>, _: &mut Vec<LogSlice>) -> Duration {
+        assert!(taken.request_bytes > 0);
+        std::mem::take(&mut *self.hold.lock())
+    }
+
     fn dispatch(self: Arc<Self>, incoming: Incoming, _charge: &mut Charge) -> Result<Work, String> {
         let id = incoming.correlation_id;
         self.started.lock().push(id);
@@ -223,6 +232,20 @@ async fn other_requests_run_one_at_a_time() {
     for id in 1..4 {
         assert_eq!(read_id(&mut stream).await, id);
     }
+}
+
+#[tokio::test]
+async fn a_client_over_its_quota_gets_its_answer_and_is_not_read_for_a_while() {
+    const HELD: Duration = Duration::from_millis(200);
+    let rig = rig().await;
+    *rig.fake.hold.lock() = HELD;
+    let mut stream = rig.connect().await;
+    let begun = tokio::time::Instant::now();
+    stream.write_all(&[request(PRODUCE, 3, 0, 10), request(METADATA, 0, 1, 0)].concat()).await.expect("writes");
+    assert_eq!(read_id(&mut stream).await, 0);
+    assert_eq!(rig.fake.started(), [0]);
+    assert_eq!(read_id(&mut stream).await, 1);
+    assert!(begun.elapsed() >= HELD, "the second request waited");
 }
 
 #[tokio::test]

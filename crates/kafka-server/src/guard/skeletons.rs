@@ -326,6 +326,10 @@ pub(super) static SKELETONS: &[Skeleton] = &[
     Skeleton { key: 69, flexible_from: 0, fields: &[field(list(&STR)), field(I8)] },
     // UnregisterBroker
     Skeleton { key: 64, flexible_from: 0, fields: &[field(I32)] },
+    // GetTelemetrySubscriptions
+    Skeleton { key: 71, flexible_from: 0, fields: &[field(UUID)] },
+    // PushTelemetry
+    Skeleton { key: 72, flexible_from: 0, fields: &[field(UUID), field(I32), field(I8), field(I8), field(BYTES)] },
     // ListConfigResources
     Skeleton { key: 74, flexible_from: 0, fields: &[since(1, list(&I8))] },
     // DescribeTopicPartitions

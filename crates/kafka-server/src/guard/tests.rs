@@ -92,6 +92,10 @@ pub(super) fn codecs() -> Vec<Codec> {
         DescribeQuorumRequest,
         UpdateFeaturesRequest,
         UnregisterBrokerRequest,
+        ConsumerGroupHeartbeatRequest,
+        ConsumerGroupDescribeRequest,
+        GetTelemetrySubscriptionsRequest,
+        PushTelemetryRequest,
     ]
 }
 

@@ -13,7 +13,7 @@ use crate::topic_lookup::text;
 
 /// From this version on clients name their software.
 const FIRST_VERSION_WITH_SOFTWARE: i16 = 3;
-/// The finalized features are not known: none are. At this default the field is left out, as old librdkafka needs it.
+/// The finalized features are not told. At this default the field is left out, as old librdkafka needs it.
 const NO_FEATURES_EPOCH: i64 = -1;
 
 /// The table, or INVALID_REQUEST if the client names its software by characters that could not be a metric's label.
@@ -25,7 +25,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) ->
             .with_finalized_features_epoch(NO_FEATURES_EPOCH);
     }
     tracing::debug!(peer = %ctx.peer, software = %&*request.client_software_name, version = %&*request.client_software_version, "client connected");
-    let answer = table_answer();
+    ctx.services.telemetry.note_software(ctx.peer, &request.client_software_name, &request.client_software_version);
+    let answer = table_answer(ctx.services.telemetry.enabled());
     if ctx.api_version < FIRST_VERSION_WITH_SOFTWARE { answer } else { with_features(ctx, answer) }
 }
 
@@ -39,8 +40,12 @@ pub(crate) fn unsupported_version(correlation_id: i32) -> Answer {
     encode_answer(correlation_id, 0, &response)
 }
 
-fn table_answer() -> ApiVersionsResponse {
-    ApiVersionsResponse::default().with_api_keys(APIS.iter().map(advertised).collect()).with_finalized_features_epoch(NO_FEATURES_EPOCH)
+/// Clients' metrics are asked for only where something receives them, as in Kafka.
+const TELEMETRY_KEYS: [i16; 2] = [71, 72];
+
+fn table_answer(with_telemetry: bool) -> ApiVersionsResponse {
+    let told = APIS.iter().filter(|api| with_telemetry || !TELEMETRY_KEYS.contains(&api.key));
+    ApiVersionsResponse::default().with_api_keys(told.map(advertised).collect()).with_finalized_features_epoch(NO_FEATURES_EPOCH)
 }
 
 /// Features as tags, from version 3 on (KIP-584). One whose lowest level is 0 is told from version 4 on: clients before that choke on it.
@@ -92,7 +97,7 @@ mod tests {
     #[test]
     fn tags_at_their_defaults_are_left_out_or_old_librdkafka_dies() {
         let mut bytes = bytes::BytesMut::new();
-        table_answer().encode(&mut bytes, 3).expect("encodes");
+        table_answer(true).encode(&mut bytes, 3).expect("encodes");
         assert_eq!(bytes.last(), Some(&0), "the answer must end with an empty tag section");
         // error, count + rows of 7 bytes (the last is an empty tag section), throttle time, tag section
         assert_eq!(bytes.len(), 2 + 1 + 7 * APIS.len() + 4 + 1);

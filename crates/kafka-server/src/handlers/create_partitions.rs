@@ -9,6 +9,7 @@ use siltstone_metadata::MetadataError;
 
 use crate::context::RequestContext;
 use crate::error_codes::with_error;
+use crate::quotas::MutationBill;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
     let mut count: HashMap<_, usize> = HashMap::new();
@@ -16,23 +17,29 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsReques
         *count.entry(topic.name.clone()).or_default() += 1;
     }
     let mut results = Vec::with_capacity(request.topics.len());
+    let mut bill = MutationBill::new(ctx, 3);
     for topic in request.topics {
         let name = topic.name.clone();
         let outcome = match count.remove(&name) {
             None => continue,
-            Some(1) => create(ctx, topic, request.validate_only).await,
+            Some(1) => create(ctx, topic, request.validate_only, &mut bill).await,
             Some(_) => Err(MetadataError::InvalidRequest("Duplicate topic name.".to_owned())),
         };
         let result = CreatePartitionsTopicResult::default().with_name(name);
         results.push(with_error!(result, outcome));
     }
-    CreatePartitionsResponse::default().with_results(results)
+    CreatePartitionsResponse::default().with_results(results).with_throttle_time_ms(bill.throttle_ms())
 }
 
-async fn create(ctx: &RequestContext, topic: CreatePartitionsTopic, validate_only: bool) -> Result<(), MetadataError> {
+async fn create(
+    ctx: &RequestContext,
+    topic: CreatePartitionsTopic,
+    validate_only: bool,
+    bill: &mut MutationBill<'_>,
+) -> Result<(), MetadataError> {
     let name = topic.name.0.as_str();
     let image = ctx.services.metadata.image();
-    let id = image.topic(name).map(|topic| topic.id).ok_or_else(|| MetadataError::UnknownTopic(name.to_owned()))?;
+    let known = image.topic(name).ok_or_else(|| MetadataError::UnknownTopic(name.to_owned()))?;
     if topic.assignments.as_ref().is_some_and(Vec::is_empty) {
         return Err(MetadataError::InvalidReplicaAssignment(
             "The list of assignments is empty: leave it out to have the broker choose.".to_owned(),
@@ -40,5 +47,8 @@ async fn create(ctx: &RequestContext, topic: CreatePartitionsTopic, validate_onl
     }
     let new: Vec<Vec<i32>> =
         topic.assignments.unwrap_or_default().into_iter().map(|new| new.broker_ids.iter().map(|id| id.0).collect()).collect();
-    ctx.services.metadata.create_partitions(id, topic.count, new, validate_only).await
+    bill.allow()?;
+    ctx.services.metadata.create_partitions(known.id, topic.count, new, validate_only).await?;
+    bill.charge(usize::try_from(topic.count).unwrap_or(0).saturating_sub(known.partitions.len()));
+    Ok(())
 }

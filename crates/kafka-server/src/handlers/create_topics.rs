@@ -12,6 +12,7 @@ use siltstone_metadata::{MetadataError, TopicImage};
 use crate::config_entries;
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
+use crate::quotas::MutationBill;
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -> CreateTopicsResponse {
@@ -20,27 +21,31 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -
         *count.entry(topic.name.clone()).or_default() += 1;
     }
     let mut results = Vec::with_capacity(request.topics.len());
+    let mut bill = MutationBill::new(ctx, 6);
     for topic in request.topics {
         match count.remove(&topic.name) {
             None => {} // answered with the first of its name
-            Some(1) => results.push(create(ctx, topic, request.validate_only).await),
+            Some(1) => results.push(create(ctx, topic, request.validate_only, &mut bill).await),
             Some(_) => {
                 let error = MetadataError::InvalidRequest("Duplicate topic name.".to_owned());
                 results.push(refused(CreatableTopicResult::default().with_name(topic.name), &error));
             }
         }
     }
-    CreateTopicsResponse::default().with_topics(results)
+    CreateTopicsResponse::default().with_topics(results).with_throttle_time_ms(bill.throttle_ms())
 }
 
-async fn create(ctx: &RequestContext, topic: CreatableTopic, validate_only: bool) -> CreatableTopicResult {
+async fn create(ctx: &RequestContext, topic: CreatableTopic, validate_only: bool, bill: &mut MutationBill<'_>) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(topic.name.clone());
-    let created = match wanted(topic, validate_only) {
+    let created = match bill.allow().and_then(|()| wanted(topic, validate_only)) {
         Ok(wanted) => ctx.services.metadata.create_topic(wanted).await,
         Err(error) => Err(error),
     };
     match created {
-        Ok(topic) => made(ctx, result, &topic),
+        Ok(topic) => {
+            bill.charge(topic.partitions.len());
+            made(ctx, result, &topic)
+        }
         Err(error) => refused(result, &error),
     }
 }
@@ -59,7 +64,7 @@ fn wanted(topic: CreatableTopic, validate_only: bool) -> Result<CreateTopic, Met
         let brokers = assignment.broker_ids.iter().map(|id| id.0).collect();
         if assignments.insert(assignment.partition_index, brokers).is_some() {
             let index = assignment.partition_index;
-            return Err(MetadataError::InvalidReplicaAssignment(format!("Found multiple assignments for partition {index}")));
+            return Err(MetadataError::InvalidRequest(format!("Found multiple assignments for partition {index}")));
         }
     }
     let (partitions, replication_factor) = (topic.num_partitions, topic.replication_factor);

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
+use crate::quotas::MutationBill;
 use crate::topic_lookup::{text, topic_name};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -> DeleteTopicsResponse {
@@ -19,6 +20,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
     let wanted: Vec<_> = if ctx.api_version >= 6 { request.topics } else { by_name.collect() };
     let enabled = ctx.services.broker_setting("delete.topic.enable").unwrap_or(true);
     let mut responses = Vec::with_capacity(wanted.len());
+    let mut bill = MutationBill::new(ctx, 5);
     for (topic, times) in counted(&ctx.services.metadata.image(), wanted) {
         let image = ctx.services.metadata.image();
         let mut result = DeletableTopicResult::default().with_name(topic.name.clone()).with_topic_id(topic.topic_id);
@@ -27,13 +29,21 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
             Err(error) => Err((error, error.to_string())),
             Ok(_) if !enabled => Err((ResponseError::TopicDeletionDisabled, "Topic deletion is disabled.".to_owned())),
             Ok(id) => {
-                if let Some(found) = image.topic_by_id(id) {
+                let found = image.topic_by_id(id);
+                if let Some(found) = found {
                     result = result.with_name(Some(topic_name(&found.name)));
                     if ctx.api_version >= 6 {
                         result = result.with_topic_id(id.0);
                     }
                 }
-                ctx.services.metadata.delete_topic(id).await.map_err(|error| (metadata_error(&error), error.to_string()))
+                let deleted = match bill.allow() {
+                    Ok(()) => ctx.services.metadata.delete_topic(id).await,
+                    Err(error) => Err(error),
+                };
+                if deleted.is_ok() {
+                    bill.charge(found.map_or(0, |found| found.partitions.len()));
+                }
+                deleted.map_err(|error| (metadata_error(&error), error.to_string()))
             }
         };
         if let Err((code, message)) = outcome {
@@ -44,7 +54,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
         }
         responses.push(result);
     }
-    DeleteTopicsResponse::default().with_responses(responses)
+    DeleteTopicsResponse::default().with_responses(responses).with_throttle_time_ms(bill.throttle_ms())
 }
 
 /// Each topic once, and how often it was asked for; the one that names its topic stands for the others.

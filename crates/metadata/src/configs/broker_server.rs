@@ -96,8 +96,8 @@ pub(super) static ALL: &[ConfigDef] = &[
     .read_only(),
     def("listeners", List, "PLAINTEXT://:9092", Any, "Where connections are taken: NAME://host:port, separated by commas.").read_only(),
     def("max.connection.creation.rate", Int, "2147483647", AtLeast(0), "Most new connections in a second."),
-    def("max.connections", Int, "2147483647", AtLeast(0), "Most connections."),
-    def("max.connections.per.ip", Int, "2147483647", AtLeast(0), "Most connections from one address."),
+    def("max.connections", Int, "16384", AtLeast(0), "Most connections."),
+    def("max.connections.per.ip", Int, "8192", AtLeast(0), "Most connections from one address."),
     def("max.connections.per.ip.overrides", String, "", Any, "Other limits for single addresses: host:limit, separated by commas."),
     def("max.incremental.fetch.session.cache.slots", Int, "1000", AtLeast(0), "Most fetch sessions that are kept (KIP-227).").read_only(),
     def("max.request.partition.size.limit", Int, "2000", AtLeast(1), "Most partitions in one DescribeTopicPartitions response.")
@@ -107,8 +107,9 @@ pub(super) static ALL: &[ConfigDef] = &[
         List,
         "org.apache.kafka.common.metrics.JmxReporter",
         Any,
-        "Classes that report metrics in Kafka; metrics are at /metrics here.",
-    ),
+        "Who receives metrics. The broker's own are always at /metrics; with siltstone.ClientTelemetry also those of the clients (KIP-714).",
+    )
+    .read_only(),
     def("metrics.num.samples", Int, "2", AtLeast(1), "Samples kept for a metric.").read_only(),
     def("metrics.recording.level", String, "INFO", Any, "Which metrics are recorded.").read_only(),
     def("metrics.sample.window.ms", Long, "30000", AtLeast(1), "Length of a metric's sample, in ms.").read_only(),
@@ -143,4 +144,5 @@ pub(super) static ALL: &[ConfigDef] = &[
         .read_only(),
     def("socket.request.max.bytes", Int, "104857600", AtLeast(1), "Largest request, bytes.").read_only(),
     def("socket.send.buffer.bytes", Int, "102400", Any, "Send buffer of connections, bytes; -1 for the system's default.").read_only(),
+    def("telemetry.max.bytes", Int, "1048576", AtLeast(1), "Most bytes of one push of a client's metrics (KIP-714).").read_only(),
 ];

@@ -116,6 +116,7 @@ fn status(error: &MetadataError) -> StatusCode {
         | MetadataError::EligibleLeadersNotAvailable
         | MetadataError::NoReassignment
         | MetadataError::NotContiguous { .. } => StatusCode::CONFLICT,
+        MetadataError::QuotaExceeded => StatusCode::TOO_MANY_REQUESTS,
         MetadataError::WrongCluster(_) => StatusCode::FORBIDDEN,
         MetadataError::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
     }
