@@ -45,8 +45,8 @@ fn change<'a>(levels: &dyn LogLevels, op: &'a ConfigOp) -> Result<(&'a str, Opti
             known(logger)?;
             let level = Level::parse(word).ok_or_else(|| {
                 MetadataError::InvalidConfig(format!(
-                    "Cannot set the log level of {logger} to {word} as it is not a supported log level. Valid log levels are FATAL, ERROR, \
-                     WARN, INFO, DEBUG, TRACE"
+                    "Cannot set the log level of {logger} to {word} as it is not a supported log level. Valid log levels are DEBUG, \
+                     ERROR, FATAL, INFO, TRACE, WARN"
                 ))
             })?;
             Ok((logger, Some(level)))
