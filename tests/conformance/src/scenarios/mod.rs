@@ -15,7 +15,6 @@ mod groups;
 mod idempotence;
 mod metadata;
 mod offsets;
-mod operators;
 mod produce;
 pub mod requests;
 mod topics;
@@ -40,7 +39,6 @@ pub fn all() -> Vec<Scenario> {
         idempotence::SCENARIOS,
         metadata::SCENARIOS,
         offsets::SCENARIOS,
-        operators::SCENARIOS,
         produce::SCENARIOS,
         topics::SCENARIOS,
         transactions::SCENARIOS,
