@@ -64,7 +64,10 @@ fn wanted(topic: CreatableTopic, validate_only: bool) -> Result<CreateTopic, Met
         let brokers = assignment.broker_ids.iter().map(|id| id.0).collect();
         if assignments.insert(assignment.partition_index, brokers).is_some() {
             let index = assignment.partition_index;
-            return Err(MetadataError::InvalidRequest(format!("Found multiple assignments for partition {index}")));
+            let reason = format!("Found multiple assignments for partition {index}");
+            // Kafka looks at the counts, which must then be -1, before it looks at the assignments.
+            let counted = topic.num_partitions != -1 || topic.replication_factor != -1;
+            return Err(if counted { MetadataError::InvalidRequest(reason) } else { MetadataError::InvalidReplicaAssignment(reason) });
         }
     }
     let (partitions, replication_factor) = (topic.num_partitions, topic.replication_factor);
