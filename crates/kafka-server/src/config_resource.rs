@@ -92,7 +92,7 @@ fn refuse_beyond_limits(ctx: &RequestContext, group: &str, ops: &[ConfigOp]) -> 
     let is_deleted = |name: &str| ops.iter().any(|op| matches!(op, ConfigOp::Delete(deleted) if deleted == name));
     let own = |name: &str| image.group_configs.get(group).and_then(|configs| configs.get(name)?.trim().parse().ok());
     let in_force = |name: String| {
-        let set = sets.clone().filter(|(changed, _)| *changed == name).map(|(_, value)| value).last();
+        let set = sets.clone().filter(|(changed, _)| *changed == name).map(|(_, value)| value).next_back();
         set.or_else(|| own(&name).filter(|_| !is_deleted(&name))).or_else(|| broker(format!("group.{name}")))
     };
     for kind in ["consumer", "share", "streams"] {

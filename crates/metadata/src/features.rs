@@ -84,9 +84,10 @@ pub(crate) fn updated(
         }
         let now = level(set, def);
         if *wanted < now && *upgrade == UpgradeType::Upgrade {
-            return refuse(format!(
+            return refuse(
                 "Can't downgrade the version of this feature without setting the upgrade type to either safe or unsafe downgrade."
-            ));
+                    .to_owned(),
+            );
         }
         if *wanted > now && *upgrade != UpgradeType::Upgrade {
             return refuse("Can't downgrade to a newer version.".to_owned());

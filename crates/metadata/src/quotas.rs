@@ -115,8 +115,8 @@ fn known_quotas(entity: &QuotaEntity) -> &'static [&'static str] {
 }
 
 fn check_value(name: &str, value: f64) -> Result<(), MetadataError> {
-    let refuse = |reason: &str| Err(MetadataError::InvalidRequest(format!("{reason}")));
-    if !(value > 0.0) {
+    let refuse = |reason: &str| Err(MetadataError::InvalidRequest(reason.to_owned()));
+    if value.is_nan() || value <= 0.0 {
         return refuse(&format!("Quota {name} must be greater than 0"));
     }
     let whole = [PRODUCER_BYTE_RATE, CONSUMER_BYTE_RATE, CONNECTION_CREATION_RATE].contains(&name);
