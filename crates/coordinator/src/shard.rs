@@ -58,7 +58,7 @@ pub(crate) struct Now {
 /// A group by its protocol.
 #[derive(Clone, Debug)]
 enum Group {
-    Classic(ClassicGroup),
+    Classic(Box<ClassicGroup>),
     /// KIP-848.
     Consumer(Box<ConsumerGroup>),
 }
@@ -181,7 +181,7 @@ impl Shard {
             GroupRecord::Group { group, value: Some(metadata) } => {
                 let group_id: Arc<str> = group.into();
                 let group = ClassicGroup::from_metadata(group_id.clone(), metadata, now_ms);
-                self.slot_mut(&group_id, now_ms).group = Group::Classic(group);
+                self.slot_mut(&group_id, now_ms).group = Group::Classic(Box::new(group));
             }
             // A group that has become a consumer group ends by its own records.
             GroupRecord::Group { group, value: None } if self.consumer(&group).is_some() => {}
@@ -208,7 +208,7 @@ impl Shard {
 
     /// The slot of a group, made if there is none.
     fn slot_mut(&mut self, group_id: &Arc<str>, now_ms: i64) -> &mut GroupSlot {
-        let new = || GroupSlot::new(Group::Classic(ClassicGroup::new(group_id.clone(), now_ms)));
+        let new = || GroupSlot::new(Group::Classic(Box::new(ClassicGroup::new(group_id.clone(), now_ms))));
         self.groups.entry(group_id.clone()).or_insert_with(new)
     }
 
@@ -223,7 +223,7 @@ impl Shard {
         if slot.offsets.is_empty() {
             self.groups.remove(group_id);
         } else {
-            slot.group = Group::Classic(ClassicGroup::new(group_id.clone(), now_ms));
+            slot.group = Group::Classic(Box::new(ClassicGroup::new(group_id.clone(), now_ms)));
         }
     }
 

@@ -21,7 +21,7 @@ struct Ranges {
 pub(super) fn assign(group: &GroupSpec) -> BTreeMap<Arc<str>, Assignment> {
     let mut topics = ranges(group);
     let mut members: Vec<(&Arc<str>, &MemberSpec)> = group.members.iter().collect();
-    members.sort_by(|a, b| order(a, b));
+    members.sort_by(order);
     let assigned = members.into_iter().map(|(id, member)| {
         let mut assignment = Assignment::new();
         for topic in member.topics.iter() {

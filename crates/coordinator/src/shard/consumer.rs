@@ -165,7 +165,7 @@ impl Shard {
         }
         self.change_timers(group_id, change.timers);
         if let Some(Downgrade { group, rebalance }) = change.downgrade {
-            self.slot_mut(group_id, now.wall_ms).group = Group::Classic(group);
+            self.slot_mut(group_id, now.wall_ms).group = Group::Classic(Box::new(group));
             self.with_classic(group_id, now, |group, turn| group.on_converted(rebalance.as_deref(), turn));
         }
         let slot = self.slot_mut(group_id, now.wall_ms);
@@ -252,7 +252,7 @@ impl Shard {
     pub(super) fn end_empty_consumer_group(&mut self, group_id: &Arc<str>, now: Now) -> Option<Vec<StateRecord>> {
         let group = self.consumer(group_id).filter(|group| group.is_empty())?;
         let tombstones = group.tombstones().iter().map(|record| records::consumer_record(group_id, record)).collect();
-        self.slot_mut(group_id, now.wall_ms).group = Group::Classic(ClassicGroup::new(group_id.clone(), now.wall_ms));
+        self.slot_mut(group_id, now.wall_ms).group = Group::Classic(Box::new(ClassicGroup::new(group_id.clone(), now.wall_ms)));
         Some(tombstones)
     }
 
