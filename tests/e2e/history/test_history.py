@@ -61,5 +61,6 @@ def test_the_checker_sees_a_lost_disk(history_run, tmp_path):
     run.broker.kill()
     shutil.rmtree(run.broker.data / "broker")
     run.broker.start()
-    run.final_poll("final")
+    # A transaction whose marker was lost with the disk holds the last stable offset back: its outcome is gone too.
+    run.final_poll("final", isolation="read_uncommitted")
     assert {"C3", "C4"} & {anomaly.rule for anomaly in verdict(run, tmp_path)}

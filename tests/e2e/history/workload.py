@@ -330,9 +330,9 @@ class Run:
                 producer = Producer(client.config(transactional_id=client.name))
                 producer.init_transactions(60)
 
-    def final_poll(self, name):
-        """Everything from the start of every key to its last stable offset."""
-        consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": name, "isolation.level": "read_committed", "enable.auto.commit": False,
+    def final_poll(self, name, isolation="read_committed"):
+        """Everything from the start of every key to its last stable offset, or to its end."""
+        consumer = Consumer({"bootstrap.servers": self.broker.address, "group.id": name, "isolation.level": isolation, "enable.auto.commit": False,
                              "enable.partition.eof": True, "check.crcs": True})
         consumer.assign([TopicPartition(*_split(key), 0) for key in self.all_keys])
         reads, at_end = [], set()
@@ -344,7 +344,7 @@ class Run:
             elif message.error().code() == KafkaError._PARTITION_EOF:
                 at_end.add(f"{message.topic()}/{message.partition()}")
         consumer.close()
-        self.history.add(Poll(name, name, reads, final=self.all_keys))
+        self.history.add(Poll(name, name, reads, committed=isolation == "read_committed", final=self.all_keys))
         return reads
 
 
