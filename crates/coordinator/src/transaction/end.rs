@@ -29,17 +29,11 @@ pub(crate) fn step(
 }
 
 fn step_v1(transaction: &Transaction, request: &EndTransactionRequest, now_ms: i64) -> Result<EndStep, TransactionError> {
-    let data = &transaction.data;
-    if data.producer_id != request.who.producer.producer_id {
-        return Err(TransactionError::InvalidProducerIdMapping);
-    }
-    if data.producer_epoch != request.who.producer.producer_epoch {
-        return Err(TransactionError::ProducerFenced);
-    }
+    transaction.check_producer(request.who.producer)?;
     if transaction.pending {
         return Err(TransactionError::ConcurrentTransactions);
     }
-    match (data.state, request.commit) {
+    match (transaction.data.state, request.commit) {
         (TransactionState::Ongoing, commit) => {
             let next = transaction.prepare_end(commit, TransactionVersion::V1, NO_PRODUCER_ID, now_ms, false);
             Ok(EndStep::Prepare(Box::new(next)))
@@ -69,6 +63,10 @@ fn step_v2(
 ) -> Result<EndStep, TransactionError> {
     let data = &transaction.data;
     let asked = request.who.producer;
+    // Before all else: a client may have its next producer id already while the markers of the last one are being written.
+    if transaction.pending {
+        return Err(TransactionError::ConcurrentTransactions);
+    }
     // The client got a new producer id with its last end, and does not know it yet.
     let retry_on_overflow =
         data.previous_producer_id == asked.producer_id && asked.producer_epoch == i16::MAX - 1 && data.producer_epoch == 0;
@@ -76,15 +74,13 @@ fn step_v2(
     if data.producer_id != asked.producer_id && !retry_on_overflow {
         return Err(TransactionError::InvalidProducerIdMapping);
     }
-    if transaction.pending {
-        return Err(TransactionError::ConcurrentTransactions);
-    }
     let is_current = asked.producer_epoch == data.producer_epoch;
     let is_retry = retry_on_bump || retry_on_overflow;
     let is_valid = match data.state {
         TransactionState::Ongoing | TransactionState::Empty => is_current,
         TransactionState::PrepareCommit | TransactionState::PrepareAbort => retry_on_bump,
-        TransactionState::CompleteCommit | TransactionState::CompleteAbort => is_retry || is_current,
+        // The last epoch of all fences whoever had the one before: nobody may go on with it.
+        TransactionState::CompleteCommit | TransactionState::CompleteAbort => (is_retry || is_current) && data.producer_epoch != i16::MAX,
     };
     if !is_valid {
         return Err(TransactionError::ProducerFenced);

@@ -106,8 +106,26 @@ impl Transaction {
         ProducerIdAndEpoch { producer_id: self.data.producer_id, producer_epoch: self.data.producer_epoch }
     }
 
+    /// Refuses who does not have the producer id and epoch in force.
+    pub(crate) fn check_producer(&self, asked: ProducerIdAndEpoch) -> Result<(), TransactionError> {
+        if self.data.producer_id != asked.producer_id {
+            return Err(TransactionError::InvalidProducerIdMapping);
+        }
+        if self.data.producer_epoch != asked.producer_epoch {
+            return Err(TransactionError::ProducerFenced);
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_epoch_exhausted(&self) -> bool {
         is_epoch_exhausted(self.data.producer_epoch)
+    }
+
+    /// True if InitProducerId must give a new producer id: there is no epoch left for whoever has the one in force, or had it until it was fenced.
+    pub(crate) fn must_rotate(&self, expected_epoch: Option<i16>) -> bool {
+        let TransactionData { producer_epoch, last_producer_epoch, .. } = self.data;
+        let is_fenced_last = |epoch| producer_epoch == i16::MAX && epoch == last_producer_epoch;
+        self.is_epoch_exhausted() && expected_epoch.is_none_or(|epoch| epoch == producer_epoch || is_fenced_last(epoch))
     }
 
     /// The data with what every change has in common.
@@ -140,12 +158,12 @@ impl Transaction {
         })
     }
 
-    /// InitProducerId when the epochs of the producer id are used up.
-    pub(crate) fn rotate_producer_id(&self, producer_id: i64, timeout_ms: i32, now_ms: i64, record_last_epoch: bool) -> TransactionData {
+    /// InitProducerId when the epochs of the producer id are used up. `last_epoch` is the one that the client named, if it did.
+    pub(crate) fn rotate_producer_id(&self, producer_id: i64, timeout_ms: i32, now_ms: i64, last_epoch: Option<i16>) -> TransactionData {
         TransactionData {
             producer_id,
             producer_epoch: 0,
-            last_producer_epoch: if record_last_epoch { self.data.producer_epoch } else { NO_PRODUCER_EPOCH },
+            last_producer_epoch: last_epoch.unwrap_or(NO_PRODUCER_EPOCH),
             timeout_ms,
             partitions: BTreeSet::new(),
             start_timestamp_ms: -1,

@@ -175,10 +175,9 @@ impl Shard {
             return self.fence_and_abort(&transactional_id, EndedBy::NewProducer(waiter), now);
         }
         let expected_epoch = request.expected.map(|expected| expected.producer_epoch);
-        let rotates = transaction.is_epoch_exhausted() && expected_epoch.is_none_or(|epoch| epoch == transaction.data.producer_epoch);
-        let next = match (rotates, spare) {
+        let next = match (transaction.must_rotate(expected_epoch), spare) {
             (true, None) => return self.replies.push((waiter, Reply::NeedsProducerId)),
-            (true, Some(id)) => Ok(transaction.rotate_producer_id(id, request.timeout_ms, now.wall_ms, expected_epoch.is_some())),
+            (true, Some(id)) => Ok(transaction.rotate_producer_id(id, request.timeout_ms, now.wall_ms, expected_epoch)),
             (false, _) => transaction.increment_epoch(request.timeout_ms, expected_epoch, now.wall_ms),
         };
         match next {
@@ -187,19 +186,11 @@ impl Shard {
         }
     }
 
-    /// The transaction of a producer that names id and epoch in force.
-    fn owned(&self, who: &TxnProducer) -> Result<&Transaction, TransactionError> {
-        if who.transactional_id.is_empty() {
+    fn find(&self, transactional_id: &str) -> Result<&Transaction, TransactionError> {
+        if transactional_id.is_empty() {
             return Err(TransactionError::InvalidRequest);
         }
-        let transaction = self.transactions.get(who.transactional_id.as_str()).ok_or(TransactionError::InvalidProducerIdMapping)?;
-        if transaction.data.producer_id != who.producer.producer_id {
-            return Err(TransactionError::InvalidProducerIdMapping);
-        }
-        if transaction.data.producer_epoch != who.producer.producer_epoch {
-            return Err(TransactionError::ProducerFenced);
-        }
-        Ok(transaction)
+        self.transactions.get(transactional_id).ok_or(TransactionError::InvalidProducerIdMapping)
     }
 
     /// AddPartitionsToTxn, AddOffsetsToTxn, and the first Produce of a version 2 client to a partition.
@@ -211,8 +202,13 @@ impl Shard {
         waiter: WaiterId,
         now: Now,
     ) {
-        let next = self.owned(who).and_then(|transaction| {
-            if transaction.pending || transaction.data.state.is_prepared() {
+        let next = self.find(&who.transactional_id).and_then(|transaction| {
+            // Before all else: a client may have its next producer id already while the markers of the last one are being written.
+            if transaction.pending {
+                return Err(TransactionError::ConcurrentTransactions);
+            }
+            transaction.check_producer(who.producer)?;
+            if transaction.data.state.is_prepared() {
                 return Err(TransactionError::ConcurrentTransactions);
             }
             let is_ongoing = transaction.data.state == TransactionState::Ongoing;
@@ -237,7 +233,8 @@ impl Shard {
         who: &TxnProducer,
         partitions: &[TopicPartition],
     ) -> Result<Vec<Result<(), TransactionError>>, TransactionError> {
-        let transaction = self.owned(who)?;
+        let transaction = self.find(&who.transactional_id)?;
+        transaction.check_producer(who.producer)?;
         // A change under way does not matter: the log of the partition has the last word.
         if transaction.data.state.is_prepared() {
             return Err(TransactionError::ConcurrentTransactions);
@@ -252,12 +249,7 @@ impl Shard {
             return self.refuse_producer(waiter, TransactionError::CoordinatorNotAvailable);
         }
         let transactional_id: Arc<str> = request.who.transactional_id.as_str().into();
-        let step = match self.transactions.get(&transactional_id) {
-            _ if transactional_id.is_empty() => Err(TransactionError::InvalidRequest),
-            None => Err(TransactionError::InvalidProducerIdMapping),
-            Some(transaction) => end::step(transaction, request, spare, now.wall_ms),
-        };
-        match step {
+        match self.find(&transactional_id).and_then(|transaction| end::step(transaction, request, spare, now.wall_ms)) {
             Ok(EndStep::Prepare(next)) => {
                 self.write(transactional_id, Some(*next), Then::Prepared(EndedBy::Client(waiter)));
             }

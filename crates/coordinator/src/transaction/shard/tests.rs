@@ -279,6 +279,44 @@ fn epochs_that_are_used_up_make_way_for_a_new_producer_id() {
     world.add(next, 0, TransactionVersion::V2).unwrap();
 }
 
+/// The client has its new producer id before the transaction of the old one is marked everywhere.
+#[test]
+fn a_producer_id_that_was_given_early_is_told_to_wait_for_the_markers() {
+    let mut world = World::new();
+    let mut producer = world.init();
+    for _ in 0..i16::MAX - 1 {
+        producer = world.end(producer, false, TransactionVersion::V2).unwrap();
+    }
+    world.add(producer, 0, TransactionVersion::V2).unwrap();
+    let next = world.end(producer, true, TransactionVersion::V2).unwrap();
+    assert_ne!(next.producer_id, producer.producer_id);
+    assert_eq!(world.state(), "PrepareCommit");
+    assert_eq!(world.add(next, 0, TransactionVersion::V2), Err(TransactionError::ConcurrentTransactions));
+    assert_eq!(world.end(next, false, TransactionVersion::V2), Err(TransactionError::ConcurrentTransactions));
+    world.mark();
+    assert_eq!(world.add(next, 0, TransactionVersion::V2), Ok(()));
+}
+
+/// I20: the last epoch of all is for fencing only; whoever was fenced by it may not go on with it, as nothing is left to fence that with.
+#[test]
+fn i20_nobody_gets_the_epoch_that_fences_the_last_one() {
+    let mut world = World::new();
+    let mut producer = world.init();
+    for _ in 0..i16::MAX - 1 {
+        producer = world.end(producer, false, TransactionVersion::V2).unwrap();
+    }
+    world.add(producer, 0, TransactionVersion::V2).unwrap();
+    world.now_ms += 60_001;
+    world.shard.abort_timed_out(world.now());
+    world.settle();
+    assert_eq!(world.mark()[0].marker.producer, epoch(producer, i16::MAX));
+    assert_eq!(world.end(producer, false, TransactionVersion::V2), Err(TransactionError::ProducerFenced));
+    assert_eq!(world.end(epoch(producer, i16::MAX), false, TransactionVersion::V2), Err(TransactionError::ProducerFenced));
+    let next = ProducerIdAndEpoch { producer_id: producer.producer_id + 1, producer_epoch: 0 };
+    assert_eq!(world.init_with(Some(producer)), Ok(next), "it recovers with an id of its own (KIP-360)");
+    assert_eq!(world.init_with(Some(producer)), Ok(next), "a retry");
+}
+
 #[test]
 fn idle_ids_expire_and_open_ones_do_not() {
     let mut world = World::new();
