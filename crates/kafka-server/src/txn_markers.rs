@@ -1,6 +1,7 @@
 //! Transaction markers into the partitions of this broker: control batches by way of the replica manager; for `__consumer_offsets` by way of the
 //! group coordinator, which then makes the offsets of the transaction the groups', or forgets them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use siltstone_common::TopicIdPartition;
 use siltstone_coordinator::{GroupCoordinator, GroupError, MarkerOutcome, TopicPartition, TxnMarker, TxnMarkerLog};
 use siltstone_log::AppendOrigin;
 use siltstone_log::producers::EndTxnMarker;
-use siltstone_metadata::MetadataApi;
+use siltstone_metadata::api::ConfigResource;
+use siltstone_metadata::{MetadataApi, MetadataError};
 use siltstone_replica::{ProducePartition, ReplicaManager};
 
 use crate::error_codes::{group_error, replica_error};
@@ -36,6 +38,18 @@ impl ReplicaMarkers {
         let image = self.metadata.image();
         let id = TopicIdPartition::new(image.topic(&partition.topic)?.id, partition.partition);
         image.partition(id).map(|_| id)
+    }
+
+    /// True only if the metadata service itself does not know the partition any more: a marker left out because this broker's image is behind
+    /// would hold the last stable offset back for ever (I19).
+    async fn is_gone<'a>(&self, partition: &'a TopicPartition, caught_up: &mut BTreeMap<&'a str, bool>) -> bool {
+        let topic = partition.topic.as_str();
+        if !caught_up.contains_key(topic) {
+            // A change of nothing: it is refused for want of the topic, or returns once the image shows all that the service knows.
+            let asked = self.metadata.alter_configs(ConfigResource::Topic(topic.to_owned()), Vec::new(), true).await;
+            caught_up.insert(topic, matches!(asked, Ok(()) | Err(MetadataError::UnknownTopic(_))));
+        }
+        caught_up.get(topic) == Some(&true) && self.find(partition).is_none()
     }
 
     /// Writes a marker into `partitions`, and says what became of each, in their order.
@@ -88,15 +102,19 @@ pub(crate) fn marker_batch(marker: TxnMarker, now_ms: i64) -> bytes::BytesMut {
 impl TxnMarkerLog for ReplicaMarkers {
     async fn write(&self, marker: TxnMarker, partitions: &[TopicPartition]) -> Vec<MarkerOutcome> {
         let results = self.append(marker, partitions).await;
-        let outcome = |(result, partition): (Result<(), ResponseError>, &TopicPartition)| match result {
-            Ok(()) => MarkerOutcome::Written,
-            Err(ResponseError::UnknownTopicOrPartition) if self.find(partition).is_none() => MarkerOutcome::Gone,
-            Err(ResponseError::InvalidProducerEpoch | ResponseError::TransactionCoordinatorFenced) => MarkerOutcome::Fenced,
-            Err(error) => {
-                tracing::debug!(topic = partition.topic, partition = partition.partition, %error, "a transaction marker could not be written");
-                MarkerOutcome::Retry
-            }
-        };
-        results.into_iter().zip(partitions).map(outcome).collect()
+        let mut outcomes = Vec::with_capacity(partitions.len());
+        let mut caught_up: BTreeMap<&str, bool> = BTreeMap::new();
+        for (result, partition) in results.into_iter().zip(partitions) {
+            outcomes.push(match result {
+                Ok(()) => MarkerOutcome::Written,
+                Err(ResponseError::UnknownTopicOrPartition) if self.is_gone(partition, &mut caught_up).await => MarkerOutcome::Gone,
+                Err(ResponseError::InvalidProducerEpoch | ResponseError::TransactionCoordinatorFenced) => MarkerOutcome::Fenced,
+                Err(error) => {
+                    tracing::debug!(topic = partition.topic, partition = partition.partition, %error, "a transaction marker could not be written");
+                    MarkerOutcome::Retry
+                }
+            });
+        }
+        outcomes
     }
 }
