@@ -107,6 +107,15 @@ impl ConsumerGroup {
             && (has_unresolved() || has_new_topics() || age_ms > i64::from(turn.config.consumer_regex_refresh_interval_ms))
     }
 
+    /// True if the target of a member with this expression still has topics of the one that it had before: when the new one matches nothing, Kafka
+    /// leaves them to nobody until the group changes again.
+    fn has_target_beyond_names(&self, regex: &str, cluster: &dyn ClusterView) -> bool {
+        let members = self.members.values().filter(|member| member.regex() == Some(regex));
+        let mut targets = members.filter_map(|member| Some((&member.profile.subscribed_topics, self.targets.get(&member.id)?)));
+        targets
+            .any(|(names, target)| target.keys().any(|topic| !cluster.topic_by_id(*topic).is_some_and(|topic| names.contains(topic.name))))
+    }
+
     /// Matches all expressions against the topics there are, and raises the group epoch if that changes the subscriptions.
     pub(crate) fn refresh_regexes(&self, turn: &mut Turn<'_>) {
         let expressions = self.subscriptions.regexes().cloned().collect();
@@ -121,6 +130,7 @@ impl ConsumerGroup {
                 }
                 subscriptions.add_matches(&resolved.topics);
             }
+            is_changed |= old.is_none() && self.has_target_beyond_names(&regex, turn.cluster);
             turn.records.push(ConsumerRecord::Regex { regex, resolved: Some(resolved) });
         }
         let hash = subscriptions.metadata_hash(turn.cluster);

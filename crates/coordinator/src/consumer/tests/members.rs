@@ -205,3 +205,28 @@ fn commits_are_fenced_by_epochs() {
     assert_eq!(world.group.validate_fetch(Some("a"), 2), Err(GroupError::StaleMemberEpoch));
     assert_eq!(world.group.validate_fetch(Some("b"), 3), Err(GroupError::UnknownMemberId));
 }
+
+/// Apache Kafka leaves the partitions to nobody here until the group changes again.
+#[test]
+fn an_expression_that_matches_nothing_frees_what_the_one_before_it_matched() {
+    let mut world = World::new(TestCluster::default().with_topic("ta", 3).with_topic("ua", 4));
+    let by_regex = |epoch: i32, regex: &str| ConsumerHeartbeatRequest {
+        subscribed_topics: Some(vec!["ta".to_owned()]),
+        subscribed_regex: Some(regex.to_owned()),
+        owned: Some(Vec::new()),
+        ..heartbeat("a", epoch)
+    };
+    let epoch = world.beat(ConsumerHeartbeatRequest { rebalance_timeout_ms: 60_000, ..by_regex(0, "[tu]a") }).unwrap().member_epoch;
+    let epoch = world.beat(heartbeat("a", epoch)).unwrap().member_epoch;
+    let other = world.beat(join("b", &["ua"])).unwrap().member_epoch;
+    assert_eq!(world.beat(by_regex(epoch, "nothing")).map(|_| ()), Ok(()));
+    for _ in 0..2 {
+        let epoch = world.group.members["a"].current.epoch;
+        world.beat(by_regex(epoch, "nothing")).unwrap();
+        let epoch = world.group.members["b"].current.epoch.max(other);
+        world.beat(heartbeat("b", epoch)).unwrap();
+    }
+    let owned = world.group.members["b"].current.owned().count();
+    assert_eq!(owned, 4, "all of the topic that it alone subscribes to");
+    world.check();
+}
