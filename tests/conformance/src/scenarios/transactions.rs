@@ -28,6 +28,8 @@ pub const SCENARIOS: &[Scenario] = &[
     scenario("txn-fencing", fencing),
     scenario("txn-markers", markers),
     scenario("txn-describe", describe),
+    scenario("txn-states-end", ends_in_every_state),
+    scenario("txn-states-begin", begins_in_every_state),
     Scenario { name: "txn-timeout", settings: &[("transaction.abort.timed.out.transaction.cleanup.interval.ms", "100")], run: timeout },
 ];
 
@@ -99,6 +101,16 @@ impl Producer {
             .with_v3_and_below_producer_id(ProducerId(self.producer_id))
             .with_v3_and_below_producer_epoch(self.epoch)
             .with_v3_and_below_topics(vec![added(topic, partitions)])
+    }
+
+    /// As brokers send it, from version 4 on.
+    fn add_batched(&self, topic: &TopicName, partition: i32) -> AddPartitionsToTxnRequest {
+        let transaction = AddPartitionsToTxnTransaction::default()
+            .with_transactional_id(self.id.clone())
+            .with_producer_id(ProducerId(self.producer_id))
+            .with_producer_epoch(self.epoch)
+            .with_topics(vec![added(topic, &[partition])]);
+        AddPartitionsToTxnRequest::default().with_transactions(vec![transaction])
     }
 
     fn end(&self, commit: bool) -> EndTxnRequest {
@@ -582,6 +594,86 @@ fn describe(s: &mut Session) -> Result<()> {
     for pattern in ["", "nothing", own.as_str(), own_dots.as_str(), ".*", "p", ".*p", "(", "["] {
         let what = pattern.replace(&own, "ID").replace(&own_dots, "ID with dots");
         s.ask(&mut c, &format!("list by pattern '{what}'"), 2, &mine().with_transactional_id_pattern(Some(text(pattern))))?;
+    }
+    Ok(())
+}
+
+/// Where a transactional id may stand, and how it got there.
+const STATES: [&str; 7] = ["empty", "ongoing v1", "ongoing v2", "committed v1", "aborted v1", "committed v2", "aborted v2"];
+
+/// A new transactional id in one of `STATES`, with an epoch of at least 1.
+fn producer_in(s: &mut Session, c: &mut Conn, short: &str, state: &str, topic: &TopicName) -> Result<Producer> {
+    let mut p = Producer::new(s, c, short)?;
+    p.init(c)?;
+    if state == "empty" {
+        return Ok(p);
+    }
+    if state.ends_with("v1") {
+        c.call(3, &p.add(topic, &[0]))?;
+    } else {
+        c.call(5, &p.add_batched(topic, 0))?;
+    }
+    let commit = state.starts_with("committed");
+    if state.ends_with("v1") && !state.starts_with("ongoing") {
+        c.call(4, &p.end(commit))?;
+        p.settled(c)?;
+    } else if !state.starts_with("ongoing") {
+        p.end_v2(c, commit)?;
+    }
+    Ok(p)
+}
+
+/// EndTxn by both protocols, with the epoch before, in force and after, in every state that lasts.
+fn ends_in_every_state(s: &mut Session) -> Result<()> {
+    let mut c = s.connect()?;
+    s.create_topic(&mut c, "t", 2, &[])?;
+    let name = s.topic("t");
+    for (number, state) in STATES.into_iter().enumerate() {
+        for version in [4, 5] {
+            for (commit, outcome) in [(true, "commit"), (false, "abort")] {
+                for (off, which) in [(-1, "older"), (0, "current"), (1, "newer")] {
+                    let p = producer_in(s, &mut c, &format!("{number}-{version}-{outcome}-{which}"), state, &name)?;
+                    let step = format!("{state}: v{version} {outcome}, {which} epoch");
+                    s.ask(&mut c, &step, version, &p.end(commit).with_producer_epoch(p.epoch + off))?;
+                    p.settled(&mut c)?;
+                    p.describe(s, &mut c, &format!("{step}, then"))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// InitProducerId and all that adds to a transaction, with the epoch before, in force and after, in every state that lasts.
+fn begins_in_every_state(s: &mut Session) -> Result<()> {
+    let mut c = s.connect()?;
+    s.create_topic(&mut c, "t", 2, &[])?;
+    let (name, group) = (s.topic("t"), s.group("g"));
+    for (number, state) in STATES.into_iter().enumerate() {
+        let p = producer_in(s, &mut c, &format!("{number}-new"), state, &name)?;
+        s.ask(&mut c, &format!("{state}: a new producer"), 4, &init(&p.id))?;
+        p.settled(&mut c)?;
+        p.describe(s, &mut c, &format!("{state}: a new producer, then"))?;
+        for (off, which) in [(-1, "older"), (0, "current"), (1, "newer")] {
+            for what in ["recover", "add v3", "add v4", "add v5", "add offsets"] {
+                let mut p = producer_in(s, &mut c, &format!("{number}-{}-{which}", what.replace(' ', "-")), state, &name)?;
+                p.epoch += off;
+                let step = format!("{state}: {what}, {which} epoch");
+                let mine = init(&p.id).with_producer_id(ProducerId(p.producer_id)).with_producer_epoch(p.epoch);
+                match what {
+                    "recover" => drop(s.ask(&mut c, &step, 4, &mine)?),
+                    "add v3" => drop(s.ask(&mut c, &step, 3, &p.add(&name, &[1]))?),
+                    "add v4" => drop(s.ask(&mut c, &step, 4, &p.add_batched(&name, 1))?),
+                    "add v5" => drop(s.ask(&mut c, &step, 5, &p.add_batched(&name, 1))?),
+                    _ => drop(s.ask(&mut c, &step, 4, &add_offsets(&p, &group))?),
+                }
+                p.settled(&mut c)?;
+                p.describe(s, &mut c, &format!("{step}, then"))?;
+                if what == "recover" {
+                    s.ask(&mut c, &format!("{step}, once more"), 4, &mine)?;
+                }
+            }
+        }
     }
     Ok(())
 }

@@ -336,6 +336,61 @@ fn idle_ids_expire_and_open_ones_do_not() {
     assert_eq!(world.shard.len(), 0);
 }
 
+/// A world in which the id stands in a state; `version` is that of the requests that led to it.
+fn world_in(state: TransactionState, version: TransactionVersion) -> (World, ProducerIdAndEpoch) {
+    let mut world = World::new();
+    world.init();
+    let mut producer = world.init();
+    if state == TransactionState::Empty {
+        return (world, producer);
+    }
+    world.add(producer, 0, version).unwrap();
+    if state != TransactionState::Ongoing {
+        let commit = matches!(state, TransactionState::PrepareCommit | TransactionState::CompleteCommit);
+        let next = world.end(producer, commit, version).unwrap();
+        producer = if version == TransactionVersion::V2 { next } else { producer };
+    }
+    if matches!(state, TransactionState::CompleteCommit | TransactionState::CompleteAbort) {
+        world.mark();
+    }
+    assert_eq!(world.state(), state.name());
+    (world, producer)
+}
+
+/// I17: what a coordinator answers does not depend on whether it was started anew meanwhile.
+#[test]
+fn a_restart_in_any_state_changes_no_answer() {
+    use TransactionVersion::{V1, V2};
+    type Ask = fn(&mut World, ProducerIdAndEpoch) -> Result<ProducerIdAndEpoch, TransactionError>;
+    let asks: [(&str, Ask); 8] = [
+        ("init", |world, _| world.init_with(None)),
+        ("recover", |world, producer| world.init_with(Some(producer))),
+        ("add v1", |world, producer| world.add(producer, 1, V1).map(|()| producer)),
+        ("add v2", |world, producer| world.add(producer, 1, V2).map(|()| producer)),
+        ("commit v1", |world, producer| world.end(producer, true, V1)),
+        ("abort v1", |world, producer| world.end(producer, false, V1)),
+        ("commit v2", |world, producer| world.end(producer, true, V2)),
+        ("abort v2", |world, producer| world.end(producer, false, V2)),
+    ];
+    for (state, version) in TransactionState::ALL.into_iter().flat_map(|state| [(state, V1), (state, V2)]) {
+        for (name, ask) in asks {
+            // The epoch before is good for nothing but retries; "recover" with it is the one retry that a restart forgets, as in Kafka.
+            for off in if name == "recover" { 0..=1 } else { -1..=1i16 } {
+                let answer = |restarts: bool| {
+                    let (mut world, producer) = world_in(state, version);
+                    if restarts {
+                        world.restart();
+                    }
+                    let answer = ask(&mut world, epoch(producer, producer.producer_epoch + off));
+                    world.mark();
+                    (answer, world.shard.describe(ID))
+                };
+                assert_eq!(answer(false), answer(true), "{state:?} by {version:?}: {name}, epoch {off:+}");
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Init { recovers: bool },
