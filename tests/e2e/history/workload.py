@@ -114,7 +114,11 @@ class Sender(Client):
 
 
 class Transactor(Sender):
-    """Transactions of one to four sends; one in five is aborted. Each life takes over the transactional id, and so fences the one before."""
+    """Transactions of one to four sends; one in five is aborted. Each life takes over the transactional id, and so fences the one before.
+
+    A fatal INVALID_TXN_STATE is librdkafka's own, on Apache Kafka too: if the coordinator dies before it sees AddPartitionsToTxn, the client counts
+    that request as sent, and its abort then ends a transaction of which the coordinator knows nothing. A new life follows.
+    """
 
     crash_factor = 10
     zombies = []
