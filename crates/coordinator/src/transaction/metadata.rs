@@ -18,7 +18,8 @@ pub(crate) enum TransactionState {
 }
 
 impl TransactionState {
-    pub(crate) const ALL: [Self; 6] = [Self::Empty, Self::Ongoing, Self::PrepareCommit, Self::PrepareAbort, Self::CompleteCommit, Self::CompleteAbort];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Empty, Self::Ongoing, Self::PrepareCommit, Self::PrepareAbort, Self::CompleteCommit, Self::CompleteAbort];
 
     pub(crate) fn from_id(id: i8) -> Option<Self> {
         Self::ALL.into_iter().find(|state| *state as i8 == id)
