@@ -308,10 +308,7 @@ impl Cleaning {
                 self.finish_group(*group)?;
                 Ok(Phase::Writing { left, group: None })
             }
-            Err(error) => {
-                group.writer.discard();
-                Err(error)
-            }
+            Err(error) => Err(error),
         }
     }
 
@@ -353,6 +350,7 @@ impl Cleaning {
                 last_records: &group.last_records,
                 now_ms: self.now_ms,
                 delete_retention_ms: self.config.delete_retention_ms,
+                is_whole: self.scope.is_whole,
             };
             let from = group.writer.buffer().len();
             let is_last = header.next_offset() == end_offset;
@@ -366,7 +364,7 @@ impl Cleaning {
     }
 
     fn finish_group(&mut self, group: Group) -> Result<(), CleanError> {
-        let Group { old, reader, writer, changed, .. } = group;
+        let Group { old, reader, mut writer, changed, .. } = group;
         self.buffer = reader.into_buffer();
         let aborted = self.transactions.take_kept();
         let before: u64 = old.iter().map(|segment| segment.size_bytes).sum();
@@ -374,21 +372,19 @@ impl Cleaning {
         self.stats.segments.1 += 1;
         self.stats.bytes_before += before;
         if !changed {
-            writer.discard();
             self.stats.bytes_after += before;
             return Ok(());
         }
         let cleaned = writer.finish(&aborted)?;
         debug_assert_eq!(Some(cleaned.end_offset), old.last().map(|last| last.end_offset), "a cleaned segment ends where its group did");
         self.stats.bytes_after += cleaned.size_bytes;
-        if self.log.replace_segments(&old, cleaned)? { Ok(()) } else { Err(CleanError::Changed) }
-    }
-}
-
-impl Drop for Cleaning {
-    fn drop(&mut self) {
-        if let Phase::Writing { group: Some(group), .. } = std::mem::replace(&mut self.phase, Phase::Done) {
-            group.writer.discard();
+        match self.log.replace_segments(&old, cleaned) {
+            Ok(false) => Err(CleanError::Changed),
+            // Even if that could not be recorded: readers have the new segment now.
+            exchanged => {
+                writer.keep();
+                Ok(exchanged.map(drop)?)
+            }
         }
     }
 }

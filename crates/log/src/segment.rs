@@ -49,6 +49,8 @@ pub struct SegmentStat {
 /// Everything that an upload needs of a sealed segment. The file stays readable while this is held, even if retention removes the name.
 #[derive(Clone, Debug)]
 pub struct SealedSegment {
+    /// How often compaction wrote it anew.
+    pub generation: u32,
     /// First offset.
     pub base_offset: i64,
     /// Last offset.

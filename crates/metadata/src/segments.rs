@@ -1,6 +1,6 @@
 //! The segment map: which object holds which offsets (I22–I31).
 
-mod fold;
+pub(crate) mod fold;
 mod garbage;
 pub mod index;
 pub(crate) mod keys;
@@ -55,8 +55,16 @@ pub struct SegmentRow {
     pub checksum: u64,
     /// True if it carries aborted transactions.
     pub has_aborts: bool,
+    /// How often compaction wrote it anew; with the offsets, it names one state of the segment.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub generation: u32,
     /// Where it is in its life.
     pub state: SegmentState,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What of a partition is in the bucket.

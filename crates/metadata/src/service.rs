@@ -29,6 +29,7 @@ use crate::controller::{self, Decision, Sessions, View};
 use crate::follower::{DeltaLog, Follower};
 use crate::image::{ImageChange, MetadataImage, TopicImage};
 use crate::rows::{self, ActiveRow, ProducerIdsRow};
+use crate::segments::fold::FOLD_ROWS_MAX;
 use crate::segments::index::IndexObjects;
 use crate::segments::map::SegmentMap;
 use crate::segments::{RemoteExtent, SegmentRow};
@@ -48,6 +49,8 @@ pub struct MetadataServiceConfig {
     pub index_objects: Option<Arc<dyn IndexObjects>>,
     /// Newest rows of a partition that stay in the store.
     pub segment_rows_kept: u64,
+    /// Rows that are folded into one object, at most 64.
+    pub segment_fold_rows: usize,
     /// Most replicas that a new partition may have. One, as long as brokers do not fetch from each other: a replica that gets nothing
     /// must not count as a copy.
     pub replicas_max: usize,
@@ -60,6 +63,7 @@ impl Default for MetadataServiceConfig {
             broker_session_timeout: Duration::from_secs(9),
             index_objects: None,
             segment_rows_kept: 1000,
+            segment_fold_rows: FOLD_ROWS_MAX,
             replicas_max: 1,
         }
     }
@@ -95,7 +99,8 @@ impl MetadataService {
         let mut sessions = Sessions::new(config.broker_session_timeout);
         let now = env.clock.monotonic();
         deltas.image().active_brokers().for_each(|broker| sessions.touch(broker, now));
-        let segments = SegmentMap::new(store.clone(), config.index_objects.clone(), config.segment_rows_kept, env.clone());
+        let segments =
+            SegmentMap::new(store.clone(), config.index_objects.clone(), (config.segment_rows_kept, config.segment_fold_rows), env.clone());
         let writer = tokio::sync::Mutex::new(());
         let sessions = Mutex::new(sessions);
         let inner = Arc::new(Inner { store, segments, config, env, writer, sessions, deltas, active_revision });

@@ -89,7 +89,7 @@ impl ReplicaManager {
         }
         let wanted_from = partition.remote().remote_end.max(partition.offsets().log_start);
         let is_sealed = partition.log().segments().iter().any(|segment| segment.sealed && segment.last_offset >= wanted_from);
-        is_sealed || (partition.config().compact && !partition.is_mirrored())
+        is_sealed || (partition.config().compact && !partition.is_mirrored() && !partition.is_mirror_refused())
     }
 
     async fn roll_and_upload(&self, partition: &Arc<Partition>, slots: &Semaphore) {
@@ -100,11 +100,10 @@ impl ReplicaManager {
             return;
         }
         let Ok(_slot) = slots.acquire().await else { return };
-        let uploaded = match self.upload_sealed(partition).await {
-            Ok(uploaded) if partition.config().compact => self.mirror_cleaned(partition).await.map(|mirrored| uploaded + mirrored),
-            other => other,
-        };
-        match uploaded {
+        // What was cleaned first: a segment made of such as are in the bucket and such as are not comes before all that follow.
+        let mirrored = if partition.config().compact { self.mirror_cleaned(partition).await } else { Ok(0) };
+        let uploaded = self.upload_sealed(partition).await;
+        match mirrored.and_then(|mirrored| Ok(mirrored + uploaded?)) {
             Ok(0) => {}
             // What is in the bucket now may go from here at once.
             Ok(_) => {
@@ -162,6 +161,10 @@ impl ReplicaManager {
         let (from, log_start) = (partition.remote().remote_end, partition.offsets().log_start);
         let log = Arc::clone(partition.log());
         let sealed = self.local_work(move || log.uploadable(from, UPLOADS_PER_PASS)).await?;
+        if let Some(first) = sealed.first().filter(|first| first.base_offset > from.max(log_start)) {
+            let gap = MetadataError::NotContiguous { base_offset: first.base_offset, expected: from };
+            return Err(ReplicaError::Metadata(gap));
+        }
         let count = sealed.len();
         for segment in sealed.into_iter().filter(|segment| segment.last_offset >= log_start) {
             let Some((leader, leader_epoch)) = self.leader_of(partition.id()) else { return Ok(0) };

@@ -2,33 +2,43 @@
 //!
 //! As Kafka's: a partition is due when more than `min.cleanable.dirty.ratio` of it is dirty, or a record waits for longer than
 //! `max.compaction.lag.ms`; the dirtiest come first, `log.cleaner.threads` at a time, each with its share of the buffers and of
-//! `log.cleaner.io.max.bytes.per.second`. With nothing due the cleaner rests for `log.cleaner.backoff.ms`. All these settings count at once
-//! when they are changed.
+//! `log.cleaner.io.max.bytes.per.second`; where a pass ends, the next one begins. With nothing due the cleaner rests for
+//! `log.cleaner.backoff.ms`. All these settings count at once when they are changed.
 //!
-//! A partition that can't be cleaned (a segment does not check out) is left alone until the next start, with an error in the log and in the metric
-//! of Kafka's name; its reads and writes go on, and so do the other partitions.
+//! A partition that can't be cleaned (a segment does not check out, the bucket refuses what was cleaned, the pass panics) is left alone until
+//! the next start, with an error in the log and in the metrics of Kafka's names. One whose pass failed (a full disk) waits, longer each time. In
+//! both cases its reads and writes go on, and the other partitions have the threads.
 //!
 //! Cancellation: a pass ends between two steps at shutdown; what it exchanged stays, the rest is as it was.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::future::join_all;
 use parking_lot::Mutex;
 use siltstone_common::TopicIdPartition;
+use siltstone_common::retry::Backoff;
 use siltstone_log::LogError;
 use siltstone_log::cleaner::{CleanError, Cleanable, CleanerConfig, Cleaning, CleaningStats};
 use siltstone_metadata::configs::{BrokerConfig, TopicConfig};
+use tokio::sync::Notify;
 
 use crate::manager::ReplicaManager;
 use crate::partition::Partition;
 
+/// Least rest between two looks at what is due.
+const REST_MIN: Duration = Duration::from_millis(10);
+/// Longest wait of a partition whose passes fail.
+const RETRY_MAX: Duration = Duration::from_secs(15 * 60);
+
 /// What the cleaner knows and counts.
 #[derive(Debug, Default)]
 pub(crate) struct CleanerState {
-    uncleanable: Mutex<HashSet<TopicIdPartition>>,
+    troubled: Mutex<HashMap<TopicIdPartition, Trouble>>,
+    /// Partitions with a pass under way.
+    busy: Mutex<HashSet<TopicIdPartition>>,
+    pass_ended: Notify,
     passes: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
@@ -37,10 +47,56 @@ pub(crate) struct CleanerState {
     last_recopy_percent: AtomicU64,
 }
 
+/// Why a partition is passed over.
+#[derive(Debug)]
+enum Trouble {
+    /// Until the next start.
+    Uncleanable,
+    /// Until `not_before`, monotonic time.
+    Failing { backoff: Backoff, not_before: Duration },
+}
+
+impl CleanerState {
+    /// Leaves a partition alone until the next start.
+    pub(crate) fn give_up(&self, id: TopicIdPartition) {
+        self.troubled.lock().insert(id, Trouble::Uncleanable);
+    }
+
+    fn uncleanable(&self) -> Vec<TopicIdPartition> {
+        let troubled = self.troubled.lock();
+        troubled.iter().filter(|(_, trouble)| matches!(trouble, Trouble::Uncleanable)).map(|(id, _)| *id).collect()
+    }
+}
+
+/// A place for a pass, given back when dropped. A pass that ends without having said how has panicked.
+struct Pass {
+    manager: Arc<ReplicaManager>,
+    id: TopicIdPartition,
+    ended: bool,
+}
+
+impl Pass {
+    async fn run(mut self, partition: Arc<Partition>, settings: Settings) {
+        self.ended = self.manager.clean_partition(&partition, &settings).await;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        let state = &self.manager.cleaner;
+        if !self.ended && !self.manager.env.tasks.is_stopped() {
+            tracing::error!(id = %self.id, "compaction of a partition panicked, it is left as it is until the next start");
+            state.give_up(self.id);
+        }
+        state.busy.lock().remove(&self.id);
+        state.pass_ended.notify_one();
+    }
+}
+
 /// Numbers for `/metrics`.
 #[derive(Copy, Clone, Debug, Default)]
 pub struct CleanerMetrics {
-    /// Partitions left alone because a segment does not check out.
+    /// Partitions left alone until the next start, as no pass gets through them.
     pub uncleanable_partitions: u64,
     /// Bytes of these on the local disk.
     pub uncleanable_bytes: u64,
@@ -56,6 +112,13 @@ pub struct CleanerMetrics {
     pub bytes_read: u64,
     /// Bytes written.
     pub bytes_written: u64,
+}
+
+/// How a pass ended early.
+enum PassError {
+    /// Where, is in the log.
+    Panicked,
+    Clean(CleanError),
 }
 
 /// The broker settings as they are now.
@@ -102,23 +165,30 @@ impl ReplicaManager {
     pub(crate) async fn clean_logs(self: Arc<Self>) {
         loop {
             let settings = Settings::new(&self.broker_config());
-            let filthiest = self.filthiest(&settings).await;
-            let idle = filthiest.is_empty();
-            join_all(filthiest.iter().map(|partition| self.clean_partition(partition, &settings))).await;
-            // A pass that failed is tried again, but not at once.
-            let rest = if idle { settings.backoff.max(Duration::from_millis(10)) } else { Duration::from_millis(10) };
+            for partition in self.filthiest(&settings).await {
+                self.begin_pass(partition, settings.clone());
+            }
             tokio::select! {
-                () = self.env.clock.sleep(rest) => {}
+                () = self.env.clock.sleep(settings.backoff.max(REST_MIN)) => {}
+                () = self.cleaner.pass_ended.notified() => self.env.clock.sleep(REST_MIN).await,
                 () = self.env.tasks.stopped() => return,
             }
         }
+    }
+
+    fn begin_pass(self: &Arc<Self>, partition: Arc<Partition>, settings: Settings) {
+        if !self.cleaner.busy.lock().insert(partition.id()) {
+            return;
+        }
+        let pass = Pass { manager: Arc::clone(self), id: partition.id(), ended: false };
+        self.env.tasks.spawn("log-cleaner-pass", pass.run(partition, settings));
     }
 
     /// Numbers for `/metrics`.
     pub fn cleaner_metrics(&self) -> CleanerMetrics {
         let state = &self.cleaner;
         let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
-        let uncleanable = state.uncleanable.lock().clone();
+        let uncleanable = state.uncleanable();
         let bytes = uncleanable.iter().filter_map(|id| self.opened(*id)).map(|partition| partition.log().local_size_bytes()).sum();
         CleanerMetrics {
             uncleanable_partitions: uncleanable.len() as u64,
@@ -140,19 +210,27 @@ impl ReplicaManager {
         BrokerConfig::resolve(&self.config.broker_configs, dynamic_all, dynamic_one)
     }
 
-    /// The partitions to be cleaned now, the dirtiest first.
+    /// The partitions to be cleaned now, the dirtiest first, as many as there are threads free.
     async fn filthiest(&self, settings: &Settings) -> Vec<Arc<Partition>> {
+        let busy = self.cleaner.busy.lock().clone();
+        let free = settings.threads.saturating_sub(busy.len());
         let compacted: Vec<_> = {
-            let mut uncleanable = self.cleaner.uncleanable.lock();
-            uncleanable.retain(|id| self.opened(*id).is_some());
+            let now = self.env.clock.monotonic();
+            let mut troubled = self.cleaner.troubled.lock();
+            troubled.retain(|id, _| self.opened(*id).is_some());
             let may = |partition: &Arc<Partition>| {
                 // What the last pass left goes to the bucket before the next pass.
                 let ready = !self.is_tiered(partition) || partition.is_mirrored();
-                partition.config().compact && ready && !uncleanable.contains(&partition.id())
+                let rested = match troubled.get(&partition.id()) {
+                    None => true,
+                    Some(Trouble::Uncleanable) => false,
+                    Some(Trouble::Failing { not_before, .. }) => *not_before <= now,
+                };
+                partition.config().compact && ready && rested && !busy.contains(&partition.id())
             };
             self.partitions().into_iter().filter(may).collect()
         };
-        if compacted.is_empty() || settings.threads == 0 {
+        if compacted.is_empty() || free == 0 {
             return Vec::new();
         }
         let compacted: Vec<_> = compacted.into_iter().map(|partition| (self.settings_of(&partition, settings), partition)).collect();
@@ -180,7 +258,7 @@ impl ReplicaManager {
         self.cleaner.max_dirty_percent.store((dirtiest * 100.0) as u64, Ordering::Relaxed);
         self.cleaner.max_overdue_ms.store(u64::try_from(overdue_ms).unwrap_or(0), Ordering::Relaxed);
         due.sort_by(|(_, a), (_, b)| b.dirty_ratio().total_cmp(&a.dirty_ratio()));
-        due.into_iter().take(settings.threads).map(|(partition, _)| partition).collect()
+        due.into_iter().take(free).map(|(partition, _)| partition).collect()
     }
 
     fn settings_of(&self, partition: &Arc<Partition>, settings: &Settings) -> CleanerConfig {
@@ -189,12 +267,14 @@ impl ReplicaManager {
         CleanerConfig { offset_max, ..settings.pass(&partition.config()) }
     }
 
-    /// One pass over one partition.
-    async fn clean_partition(&self, partition: &Arc<Partition>, settings: &Settings) {
+    /// One pass over one partition; false if it panicked.
+    async fn clean_partition(&self, partition: &Arc<Partition>, settings: &Settings) -> bool {
         let started = self.env.clock.monotonic();
-        match self.run_pass(partition, settings).await {
+        let result = self.run_pass(partition, settings).await;
+        match result {
             Ok(Some(stats)) => {
                 let took_ms = u64::try_from(self.env.clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX);
+                self.cleaner.troubled.lock().remove(&partition.id());
                 self.cleaner.passes.fetch_add(1, Ordering::Relaxed);
                 let recopied = (stats.bytes_after * 100).checked_div(stats.bytes_before).unwrap_or(100);
                 self.cleaner.last_recopy_percent.store(recopied, Ordering::Relaxed);
@@ -206,25 +286,40 @@ impl ReplicaManager {
                 );
             }
             Ok(None) => {}
-            Err(CleanError::Changed) => tracing::debug!(id = %partition.id(), "the log changed while it was compacted, it is begun again"),
-            Err(error @ CleanError::Corrupt { .. }) => {
-                self.cleaner.uncleanable.lock().insert(partition.id());
+            Err(PassError::Panicked) => return false,
+            Err(PassError::Clean(error @ CleanError::Corrupt { .. })) => {
+                self.cleaner.give_up(partition.id());
                 tracing::error!(id = %partition.id(), %error, "a partition can't be compacted and is left as it is until the next start");
             }
-            Err(CleanError::Log(error)) => {
-                if !matches!(error, LogError::Offline(_)) {
-                    tracing::warn!(id = %partition.id(), %error, "compaction failed, it is tried again");
-                }
-                tokio::select! {
-                    () = self.env.clock.sleep(settings.backoff.max(Duration::from_secs(1))) => {}
-                    () = self.env.tasks.stopped() => {}
+            Err(PassError::Clean(error)) => {
+                let wait_ms = self.pass_failed(partition.id(), settings).as_millis();
+                match error {
+                    CleanError::Log(LogError::Offline(_)) | CleanError::Changed => {
+                        tracing::debug!(id = %partition.id(), %error, wait_ms, "compaction is begun again");
+                    }
+                    error => tracing::warn!(id = %partition.id(), %error, wait_ms, "compaction failed, it is tried again"),
                 }
             }
         }
+        true
+    }
+
+    /// Passes a partition over for a while; how long.
+    fn pass_failed(&self, id: TopicIdPartition, settings: &Settings) -> Duration {
+        let first = settings.backoff.clamp(Duration::from_secs(1), RETRY_MAX);
+        let mut troubled = self.cleaner.troubled.lock();
+        let known = match troubled.remove(&id) {
+            Some(Trouble::Failing { backoff, .. }) => Some(backoff),
+            Some(Trouble::Uncleanable) | None => None,
+        };
+        let mut backoff = known.unwrap_or_else(|| Backoff::new(first, RETRY_MAX));
+        let wait = backoff.next_delay(&*self.env.entropy);
+        troubled.insert(id, Trouble::Failing { backoff, not_before: self.env.clock.monotonic() + wait });
+        wait
     }
 
     /// Works step by step, and rests after each for as long as the budget asks. `None` if there was nothing to do or it is time to stop.
-    async fn run_pass(&self, partition: &Arc<Partition>, settings: &Settings) -> Result<Option<CleaningStats>, CleanError> {
+    async fn run_pass(&self, partition: &Arc<Partition>, settings: &Settings) -> Result<Option<CleaningStats>, PassError> {
         let Some(mut cleaning) = partition.log().begin_cleaning(self.settings_of(partition, settings)) else { return Ok(None) };
         while !cleaning.is_done() {
             if self.env.tasks.is_stopped() || self.opened(partition.id()).is_none() {
@@ -246,11 +341,10 @@ impl ReplicaManager {
         Ok(Some(cleaning.stats()))
     }
 
-    async fn step(&self, mut cleaning: Cleaning) -> Result<(Cleaning, u64), CleanError> {
+    async fn step(&self, mut cleaning: Cleaning) -> Result<(Cleaning, u64), PassError> {
         let before = cleaning.stats();
         let stepped = self.env.tasks.blocking(move || cleaning.step().map(|bytes| (cleaning, bytes)));
-        // The step panicked: logged where it did.
-        let (cleaning, bytes) = stepped.await.unwrap_or(Err(CleanError::Changed))?;
+        let (cleaning, bytes) = stepped.await.ok_or(PassError::Panicked)?.map_err(PassError::Clean)?;
         let after = cleaning.stats();
         self.cleaner.bytes_read.fetch_add(after.bytes_read - before.bytes_read, Ordering::Relaxed);
         self.cleaner.bytes_written.fetch_add(after.bytes_written - before.bytes_written, Ordering::Relaxed);

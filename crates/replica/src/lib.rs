@@ -11,6 +11,7 @@ mod mirror;
 mod partition;
 mod produce;
 mod read_path;
+mod restore;
 
 pub use cleaner::CleanerMetrics;
 pub use error::ReplicaError;

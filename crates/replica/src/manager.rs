@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_log::{LogListener, LogManager, PartitionLog};
 use siltstone_metadata::configs::TopicConfig;
-use siltstone_metadata::{MetadataApi, MetadataImage, RemoteExtent, TopicImage};
+use siltstone_metadata::{MetadataApi, MetadataImage, TopicImage};
 use siltstone_tiered::{RemoteReader, Uploader};
 use tokio::sync::OnceCell;
 
@@ -92,7 +92,7 @@ pub struct ReplicaManager {
     pub(crate) metrics: ReplicaMetrics,
     pub(crate) cleaner: CleanerState,
     /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
-    lost_at_start: HashSet<TopicId>,
+    pub(crate) lost_at_start: HashSet<TopicId>,
     pub(crate) partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
     /// Partitions that a task is busy opening until it succeeds, and whether that takes so long that nobody waits for it.
     pub(crate) opening: Mutex<HashMap<TopicIdPartition, Opening>>,
@@ -258,6 +258,8 @@ impl ReplicaManager {
         }
         let opened = opened?;
         self.apply_newest(&opened);
+        // What was appended while it was opened may be on disk since.
+        opened.advance_high_watermark();
         Ok(opened)
     }
 
@@ -276,45 +278,10 @@ impl ReplicaManager {
         self.adopt_remote(topic, &log, &extent).await?;
         let leader_epoch = image.partition(id).map_or(0, |state| state.leader_epoch);
         log.begin_leader_epoch(leader_epoch);
+        self.end_decided(topic, &log, &extent, leader_epoch).await?;
         let partition = Arc::new(Partition::new(id, log, config, extent));
         partition.advance_high_watermark();
         Ok(partition)
-    }
-
-    /// Brings a local log that is behind the bucket (its disk was lost) to the bucket's end (I32), and says what that means.
-    async fn adopt_remote(&self, topic: &TopicImage, log: &Arc<PartitionLog>, extent: &RemoteExtent) -> Result<(), ReplicaError> {
-        let offsets = log.offsets();
-        let (partition, resume_offset) = (log.id().partition, extent.remote_end.max(extent.log_start));
-        let storage = |error: siltstone_log::LogError| ReplicaError::Storage(error.to_string());
-        if offsets.log_end >= resume_offset {
-            if self.lost_at_start.contains(&topic.id) && offsets.log_end == 0 && extent.log_start == 0 {
-                self.metrics.count_lost_tail();
-                tracing::warn!(topic = %topic.name, partition, "the local log is gone and nothing of it was in the bucket: the partition starts empty");
-            }
-            let (log, start) = (Arc::clone(log), extent.log_start.min(offsets.log_end));
-            return match self.env.tasks.blocking(move || log.raise_log_start(start)).await {
-                Some(result) => result.map_err(storage),
-                None => Err(ReplicaError::Storage("raising the log start failed".to_owned())),
-            };
-        }
-        let tail = match &self.remote {
-            Some(remote) => {
-                remote.reader.tail(log.id()).await.map_err(|error| ReplicaError::Storage(error.to_string()))?.unwrap_or_default()
-            }
-            None => {
-                return Err(ReplicaError::Storage("the partition's records are in a bucket, and no object store is configured".to_owned()));
-            }
-        };
-        self.metrics.count_lost_tail();
-        tracing::warn!(
-            topic = %topic.name, partition, resume_offset, local_end = offsets.log_end,
-            "the local log ends before the bucket's copy: records that were not uploaded yet are lost, the log goes on after the bucket's last offset"
-        );
-        let (log, start) = (Arc::clone(log), extent.log_start);
-        match self.env.tasks.blocking(move || log.reset_to(start, resume_offset, tail.leader_epochs, &tail.producer_snapshot)).await {
-            Some(result) => result.map_err(storage),
-            None => Err(ReplicaError::Storage("resetting the log failed".to_owned())),
-        }
     }
 
     pub(crate) fn topic_config(&self, topic: &TopicImage, image: &MetadataImage) -> TopicConfig {

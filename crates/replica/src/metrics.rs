@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 #[derive(Debug, Default)]
 pub struct ReplicaMetrics {
     lost_tails: AtomicU64,
+    transactions_ended_again: AtomicU64,
     segments_uploaded: AtomicU64,
     bytes_uploaded: AtomicU64,
     upload_failures: AtomicU64,
@@ -34,6 +35,8 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Transactions whose markers were lost with the local disk and that were ended again as they were.
+    transactions_ended_again / add_transactions_ended_again: transactions_ended_again;
     /// Segments committed to the bucket.
     segments_uploaded / add_segments_uploaded: segments_uploaded;
     /// Bytes committed to the bucket.

@@ -57,6 +57,8 @@ pub struct Partition {
     upload_retry: Mutex<UploadRetry>,
     /// Which state of a compacted log the bucket has: see [`PartitionLog::cleanings`].
     mirrored: AtomicU64,
+    /// Which state of it the bucket refused.
+    mirror_refused: AtomicU64,
     /// Held by the one retention pass at work on the partition.
     pub(crate) retaining: tokio::sync::Mutex<()>,
 }
@@ -82,6 +84,7 @@ impl Partition {
             upload_retry: Mutex::new(UploadRetry { backoff: Backoff::new(UPLOAD_RETRY_MIN, UPLOAD_RETRY_MAX), not_before: Duration::ZERO }),
             // Not known before the first look.
             mirrored: AtomicU64::new(u64::MAX),
+            mirror_refused: AtomicU64::new(u64::MAX),
             retaining: tokio::sync::Mutex::new(()),
         }
     }
@@ -117,6 +120,16 @@ impl Partition {
     /// Notes that the bucket has the log as it was after so many cleanings.
     pub(crate) fn set_mirrored(&self, cleanings: u64) {
         self.mirrored.store(cleanings, Ordering::Release);
+    }
+
+    /// True if the bucket refused a segment of the log as compaction left it: to offer it again is of no use.
+    pub(crate) fn is_mirror_refused(&self) -> bool {
+        self.mirror_refused.load(Ordering::Acquire) == self.log.cleanings()
+    }
+
+    /// Notes that the bucket refused a segment of the log as it was after so many cleanings.
+    pub(crate) fn set_mirror_refused(&self, cleanings: u64) {
+        self.mirror_refused.store(cleanings, Ordering::Release);
     }
 
     /// What of it is in the bucket, as committed.

@@ -57,6 +57,8 @@ impl Collector for BrokerMetrics {
         counter(e, "upload_failures", "upload attempts that failed", metrics.upload_failures())?;
         counter(e, "local_dropped_bytes", "bytes of local segments removed", metrics.local_bytes_dropped())?;
         counter(e, "lost_tails", "partitions whose un-uploaded tail was lost with the local disk", metrics.lost_tails())?;
+        let again = metrics.transactions_ended_again();
+        counter(e, "transactions_ended_again", "transactions whose end was lost with the local disk and was written again", again)?;
         cleaner(e, &self.0.cleaner_metrics())
     }
 }

@@ -131,6 +131,8 @@ pub struct RemoteTail {
     pub leader_epochs: Vec<EpochEntry>,
     /// Producer state as of the remote end.
     pub producer_snapshot: Bytes,
+    /// Aborted transactions of the last segment. All that are open in the producer state are decided (I22): those that are here were aborted.
+    pub aborted: Vec<AbortedTxn>,
 }
 
 /// See the module. Cheap to clone.
@@ -291,6 +293,13 @@ impl Inner {
             // Something to answer with is there: no waiting for metadata to find more.
             let following = if sink.is_empty() { self.rows.holding(id, next).await? } else { self.rows.cached(id, next) };
             let Some(following) = following.filter(|following| following.base_offset == next) else { break };
+            if sink.is_empty() {
+                used.clear();
+            } else if following.generation > 0 && used.iter().any(|row| row.has_aborts) {
+                // Compaction may have taken the markers there of transactions that are listed here: an answer that held both would hide from
+                // the client what their producers committed later.
+                break;
+            }
             walker = Walker::new(0, next, following.data_bytes);
             used.push(Arc::clone(&following));
             row = following;

@@ -220,6 +220,7 @@ impl Inner {
             data_bytes: segment.size_bytes,
             checksum: 0,
             has_aborts: !segment.aborted.is_empty(),
+            generation: segment.generation,
             state: SegmentState::Intent { deadline_ms: self.env.clock.now_ms() + INTENT_LIFE_MS },
         }
     }

@@ -1,7 +1,8 @@
 //! What stays of a batch: the rules of Kafka's `Cleaner` and `MemoryRecords.filterTo`.
 //!
 //! A tombstone, and a marker without a transaction, is first kept with a *delete horizon* in its batch (attribute bit 6, the time as the base
-//! timestamp) and goes once that has passed, so that a reader who is not slower than `delete.retention.ms` sees it. Offsets never change: a
+//! timestamp) and goes once that has passed, so that a reader who is not slower than `delete.retention.ms` sees it; but never while part of the
+//! log lies only in the bucket, which compaction does not reach: what it deletes there would come back. Offsets never change: a
 //! rewritten batch keeps base and last offset. A batch without records is kept where something hangs on it: the last of its producer (sequence
 //! and epoch), and the last of a segment (where it ends).
 
@@ -24,6 +25,8 @@ pub(crate) struct Filter<'a> {
     pub(crate) now_ms: i64,
     /// `delete.retention.ms`
     pub(crate) delete_retention_ms: i64,
+    /// All of the log takes part, from the log start on: tombstones and markers may go when their time has come.
+    pub(crate) is_whole: bool,
 }
 
 /// What became of a batch.
@@ -41,7 +44,7 @@ impl Filter<'_> {
         let is_control = header.is_control();
         let can_go = if is_control { self.transactions.control_batch(header, batch) } else { self.transactions.data_batch(header) };
         let horizon_ms = header.delete_horizon_ms();
-        let drop_records = can_go && (!is_control || horizon_ms.is_some_and(|horizon_ms| horizon_ms <= self.now_ms));
+        let drop_records = can_go && (!is_control || self.is_past(horizon_ms));
         let keep_empty = is_last || self.is_last_of_producer(header);
         if drop_records || header.record_count == 0 {
             return Ok(keep_empty_batch(header, keep_empty, out));
@@ -77,7 +80,11 @@ impl Filter<'_> {
         // A record without a key, from before the topic was compacted, has no place in it.
         let Some(key) = record.key else { return false };
         let is_newest = self.map.get(key).is_none_or(|newest| record.offset >= newest);
-        is_newest && (record.value.is_some() || horizon_ms.is_none_or(|horizon_ms| self.now_ms < horizon_ms))
+        is_newest && (record.value.is_some() || !self.is_past(horizon_ms))
+    }
+
+    fn is_past(&self, horizon_ms: Option<i64>) -> bool {
+        self.is_whole && horizon_ms.is_some_and(|horizon_ms| horizon_ms <= self.now_ms)
     }
 
     /// True if sequence or epoch of an active producer would be lost with the batch.

@@ -1,4 +1,5 @@
-//! Writes a cleaned segment under a name of its own. Nothing refers to it until [`PartitionLog::replace_segments`](crate::PartitionLog) says so.
+//! Writes a cleaned segment under a name of its own. Nothing refers to it until [`PartitionLog::replace_segments`](crate::PartitionLog) says so;
+//! should it not come to that, by failure or cancellation, what was written goes when the writer is dropped.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub(crate) struct CleanedWriter {
     dir: PathBuf,
     file: Arc<dyn File>,
     path: PathBuf,
+    /// What goes unless it is kept.
+    files: Vec<PathBuf>,
     segment: Segment,
     /// What is not in the file yet.
     buffer: Vec<u8>,
@@ -38,7 +41,8 @@ impl CleanedWriter {
     ) -> Result<Self, LogError> {
         let path = path_of(&dir, segment.name(), FileKind::Cleaned);
         let file = fs.open(&path, OpenMode::Truncate).map_err(|error| LogError::io(&path, error))?;
-        Ok(Self { fs, dir, file, path, segment, buffer: Vec::new(), io_bytes, index_interval_bytes, written_bytes: 0 })
+        let files = vec![path.clone()];
+        Ok(Self { fs, dir, file, path, files, segment, buffer: Vec::new(), io_bytes, index_interval_bytes, written_bytes: 0 })
     }
 
     /// Where the next batches are to be put; to be followed by [`CleanedWriter::added`].
@@ -69,21 +73,13 @@ impl CleanedWriter {
         Ok(())
     }
 
-    /// Syncs the batches, puts index and aborted transactions beside them, and gives all their names: the segment, complete on disk.
-    pub(crate) fn finish(mut self, aborted: &[AbortedTxn]) -> Result<Segment, LogError> {
+    /// Syncs the batches, puts index and aborted transactions beside them, and gives all their names: the segment, complete on disk. It goes
+    /// again unless [`CleanedWriter::keep`] follows.
+    pub(crate) fn finish(&mut self, aborted: &[AbortedTxn]) -> Result<Segment, LogError> {
         self.flush()?;
-        let failed = |error| LogError::io(&self.path, error);
-        fault::point("clean.written").map_err(failed)?;
-        self.file.sync_all().map_err(failed)?;
-        self.write_beside(FileKind::Index, &encode_index(&self.segment.index))?;
-        if !aborted.is_empty() {
-            self.write_beside(FileKind::Aborted, &encode_aborted(aborted))?;
-        }
-        fault::point("clean.before-rename").map_err(failed)?;
-        self.fs.rename(&self.path, &path_of(&self.dir, self.segment.name(), FileKind::Log)).map_err(failed)?;
-        self.fs.sync_dir(&self.dir).map_err(failed)?;
-        fault::point("clean.renamed").map_err(failed)?;
-        let (size_bytes, end_offset) = (self.segment.size_bytes, self.segment.end_offset);
+        self.sync_and_rename(aborted)?;
+        let segment = std::mem::replace(&mut self.segment, Segment::new(0));
+        let (size_bytes, end_offset) = (segment.size_bytes, segment.end_offset);
         Ok(Segment {
             written_bytes: size_bytes,
             synced_bytes: size_bytes,
@@ -92,24 +88,54 @@ impl CleanedWriter {
             index: Vec::new(),
             has_aborts: !aborted.is_empty(),
             phase: Phase::Sealed,
-            ..self.segment
+            ..segment
         })
     }
 
-    /// Removes what was written.
-    pub(crate) fn discard(self) {
-        if let Err(error) = self.fs.remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "could not remove an unfinished cleaned segment");
+    fn sync_and_rename(&mut self, aborted: &[AbortedTxn]) -> Result<(), LogError> {
+        let path = self.path.clone();
+        let failed = |error| LogError::io(&path, error);
+        fault::point("clean.written").map_err(failed)?;
+        self.file.sync_all().map_err(failed)?;
+        let index = encode_index(&self.segment.index);
+        self.write_beside(FileKind::Index, &index)?;
+        if !aborted.is_empty() {
+            self.write_beside(FileKind::Aborted, &encode_aborted(aborted))?;
         }
+        fault::point("clean.before-rename").map_err(failed)?;
+        let renamed = path_of(&self.dir, self.segment.name(), FileKind::Log);
+        self.fs.rename(&path, &renamed).map_err(failed)?;
+        self.files[0] = renamed;
+        self.fs.sync_dir(&self.dir).map_err(failed)?;
+        fault::point("clean.renamed").map_err(failed)
     }
 
-    fn write_beside(&self, kind: FileKind, bytes: &[u8]) -> Result<(), LogError> {
+    /// The segment is in use: its files stay.
+    pub(crate) fn keep(mut self) {
+        self.files.clear();
+    }
+
+    fn write_beside(&mut self, kind: FileKind, bytes: &[u8]) -> Result<(), LogError> {
         let path = path_of(&self.dir, self.segment.name(), kind);
+        self.files.push(path.clone());
         let write = || {
             let file = self.fs.open(&path, OpenMode::Truncate)?;
             file.write_all_at(bytes, 0)?;
             file.sync_all()
         };
         write().map_err(|error| LogError::io(&path, error))
+    }
+}
+
+impl Drop for CleanedWriter {
+    fn drop(&mut self) {
+        for path in &self.files {
+            match self.fs.remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %path.display(), %error, "could not remove an unfinished cleaned segment");
+                }
+                _ => {}
+            }
+        }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Scope {
     pub(crate) segments: Vec<Segment>,
     /// What lies below was cleaned already.
     pub(crate) first_dirty: i64,
+    /// False if part of the log, below these, is only in the bucket.
+    pub(crate) is_whole: bool,
     /// Changes when records are thrown away.
     pub(crate) incarnation: u64,
     pub(crate) segment_bytes: u64,
@@ -69,6 +71,7 @@ impl PartitionLog {
         Scope {
             segments: state.segments.iter().take_while(ready).cloned().collect(),
             first_dirty,
+            is_whole: state.offsets.local_start <= state.offsets.log_start,
             incarnation: state.incarnation,
             segment_bytes: state.config.segment_bytes,
             index_interval_bytes: state.config.index_interval_bytes,
@@ -107,7 +110,8 @@ impl PartitionLog {
     }
 
     /// Keeps of the aborted transactions those that have a batch in a cleaned segment: one whose batches and marker are gone must not be named, or its
-    /// producer's next transaction would be taken for it.
+    /// producer's next transaction would be taken for it. Those that ended behind it stay, too: what follows may be lost, and they are what tells then
+    /// how the transactions that are open at its end came out.
     pub(super) fn keep_present(&self, segment: &Segment, aborted: &mut Vec<AbortedTxn>) -> Result<(), ReadError> {
         let mut walker = Walker::new(self.open_segment(segment.name())?, segment.size_bytes);
         let (mut position, mut present) = (0, HashSet::new());
@@ -120,12 +124,12 @@ impl PartitionLog {
                 present.extend(aborted.iter().filter(|txn| of(txn)).map(|txn| (txn.producer_id, txn.last_offset)));
             }
         }
-        aborted.retain(|txn| present.contains(&(txn.producer_id, txn.last_offset)));
+        aborted.retain(|txn| txn.last_offset >= segment.end_offset || present.contains(&(txn.producer_id, txn.last_offset)));
         Ok(())
     }
 
     /// Puts `cleaned`, complete on disk, in the place of `old`, and removes the files of these; false, and nothing changes, if they are not
-    /// all there any more. Readers in between have either. Blocks.
+    /// all there any more. After an error it is in their place, too, but a restart may find them again. Readers in between have either. Blocks.
     pub(crate) fn replace_segments(&self, old: &[Segment], cleaned: Segment) -> Result<bool, LogError> {
         let _io = self.io.lock();
         {

@@ -97,6 +97,7 @@ impl PartitionLog {
         }
         let producer_snapshot = self.snapshot_on_disk(segment).map_err(failed)?;
         Ok(SealedSegment {
+            generation: segment.generation,
             base_offset: segment.base_offset,
             last_offset,
             max_timestamp_ms: segment.max_timestamp_ms,

@@ -117,6 +117,7 @@ async fn segments(client: &HttpMetadata, id: TopicIdPartition) {
         data_bytes: 1,
         checksum: u64::MAX,
         has_aborts: true,
+        generation: 0,
         state: SegmentState::Intent { deadline_ms: i64::MAX },
     };
     let early = client.segment_commit(row(0)).await;

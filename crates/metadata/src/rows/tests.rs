@@ -37,6 +37,7 @@ fn segment(id: TopicIdPartition, base_offset: i64, deadline_ms: i64) -> SegmentR
         data_bytes: 4000,
         checksum: u64::MAX - 1,
         has_aborts: base_offset == 0,
+        generation: 0,
         state: SegmentState::Intent { deadline_ms },
     }
 }

@@ -1,7 +1,8 @@
 //! Folding: the oldest rows of a partition move into an immutable index object, so that the store stays small whatever the retention.
 //!
-//! Overview: after a commit that leaves a partition with enough rows, a background task takes the oldest [`FOLD_ROWS`], registers an intent,
-//! puts them into one object, and in one transaction replaces them by a row that names it. Crash consistency: as for segments (I24): the
+//! Overview: after a commit that leaves a partition with enough rows, a background task takes the oldest [`FOLD_ROWS_MAX`], registers an intent,
+//! puts them into one object, and in one transaction replaces them by a row that names it. Rows that compaction replaces come back out of
+//! their objects first ([`SegmentMap::unfold_from`]), and are never folded again. Rows in the store are always newer than those in objects. Crash consistency: as for segments (I24): the
 //! object of a fold that was cut short is the garbage of an expired intent. Cancellation: none needed, a fold can stop anywhere.
 
 use std::collections::HashSet;
@@ -13,14 +14,14 @@ use tokio::sync::Semaphore;
 
 use super::index::{self, IndexObjects, IndexReader};
 use super::keys::{self, ExtentRow, FoldRow};
-use super::map::{ATTEMPTS, SegmentMap, contended};
+use super::map::{ATTEMPTS, SegmentMap, contended, mark};
 use super::{SegmentRow, SegmentState};
 use crate::api::MetadataError;
 use crate::rows;
 use crate::store::{Precondition, Txn, TxnOutcome, Write};
 
 /// Rows of one fold: their deletions fit one transaction, and so does marking all of them as garbage.
-pub(crate) const FOLD_ROWS: usize = 64;
+pub(crate) const FOLD_ROWS_MAX: usize = 64;
 /// Folds at work at once.
 const CONCURRENT_MAX: usize = 4;
 /// Until when an index object must be committed.
@@ -31,17 +32,19 @@ const INTENT_MS: i64 = 600_000;
 pub(crate) struct Folding {
     pub(super) reader: IndexReader,
     rows_kept: u64,
+    fold_rows: usize,
     at_work: Mutex<HashSet<TopicIdPartition>>,
     permits: Semaphore,
 }
 
 impl Folding {
-    pub(super) fn new(objects: Arc<dyn IndexObjects>, rows_kept: u64) -> Self {
-        Self { reader: IndexReader::new(objects), rows_kept, at_work: Mutex::default(), permits: Semaphore::new(CONCURRENT_MAX) }
+    pub(super) fn new(objects: Arc<dyn IndexObjects>, rows_kept: u64, fold_rows: usize) -> Self {
+        let fold_rows = fold_rows.clamp(1, FOLD_ROWS_MAX);
+        Self { reader: IndexReader::new(objects), rows_kept, fold_rows, at_work: Mutex::default(), permits: Semaphore::new(CONCURRENT_MAX) }
     }
 
     fn wanted(&self, extent: ExtentRow) -> bool {
-        extent.segments.saturating_sub(extent.folded) >= self.rows_kept.saturating_add(FOLD_ROWS as u64)
+        !extent.compacted && extent.segments.saturating_sub(extent.folded) >= self.rows_kept.saturating_add(self.fold_rows as u64)
     }
 }
 
@@ -80,7 +83,7 @@ impl SegmentMap {
 
     async fn fold(&self, id: TopicIdPartition, folding: &Folding) -> Result<(), MetadataError> {
         while folding.wanted(self.current(id).await?.extent) {
-            let segments = self.rows_from(id, 0, FOLD_ROWS).await?;
+            let segments = self.rows_from(id, 0, folding.fold_rows).await?;
             let (object, checksum) = index::encode(&segments);
             let fold = self.fold_row(id, &segments, object.len() as u64, checksum)?;
             let intent = fold.object(SegmentState::Intent { deadline_ms: self.env.clock.now_ms().saturating_add(INTENT_MS) });
@@ -119,8 +122,8 @@ impl SegmentMap {
         let intent_key = keys::intent(intent);
         for _ in 0..ATTEMPTS {
             let current = self.current(fold.id).await?;
-            if self.rows_from(fold.id, 0, FOLD_ROWS).await? != segments {
-                // Retention took some of them meanwhile: the object becomes garbage with its intent.
+            if current.extent.compacted || self.rows_from(fold.id, 0, segments.len()).await? != segments {
+                // Retention or compaction took some of them meanwhile: the object becomes garbage with its intent.
                 return Err(contended());
             }
             let mut extent = current.extent;
@@ -134,6 +137,30 @@ impl SegmentMap {
             then.push(Write::put(keys::extent(fold.id), rows::encode(extent)));
             if let TxnOutcome::Committed(_) = self.store.txn(Txn { when, then }).await? {
                 return Ok(());
+            }
+        }
+        Err(contended())
+    }
+
+    /// Puts rows back out of index objects, the newest object first, until none holds `offset` or what lies above; true if there was any. The
+    /// partition's rows are not folded from then on.
+    pub(super) async fn unfold_from(&self, id: TopicIdPartition, offset: i64) -> Result<bool, MetadataError> {
+        let (mut conflicts, mut any) = (0, false);
+        while conflicts < ATTEMPTS {
+            let current = self.current(id).await?;
+            let newest = if current.extent.folded > 0 { self.newest_fold(id).await? } else { None };
+            let Some(fold) = newest.filter(|fold| fold.last_offset >= offset) else { return Ok(any) };
+            let segments = self.fold_rows(&fold).await?;
+            let mut extent = current.extent;
+            extent.folded = extent.folded.saturating_sub(fold.segments);
+            extent.compacted = true;
+            let put = |row: &SegmentRow| Write::put(keys::segment(id, row.base_offset), rows::encode(row));
+            let mut then: Vec<_> = segments.iter().map(put).collect();
+            then.extend(mark(keys::fold(id, fold.first_offset), fold.object(SegmentState::Committed), self.env.clock.now_ms()));
+            then.push(Write::put(keys::extent(id), rows::encode(extent)));
+            match self.store.txn(Txn { when: current.when, then }).await? {
+                TxnOutcome::Committed(_) => any = true,
+                TxnOutcome::Conflict => conflicts += 1,
             }
         }
         Err(contended())

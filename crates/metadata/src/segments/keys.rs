@@ -32,6 +32,14 @@ pub(crate) struct ExtentRow {
     /// How many of `segments` are in index objects.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub(crate) folded: u64,
+    /// Compaction replaces segments here: rows stay rows from then on, as many as the local log has segments (ADR 7).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub(crate) compacted: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -72,6 +80,7 @@ impl FoldRow {
             data_bytes: 0,
             checksum: self.checksum,
             has_aborts: false,
+            generation: 0,
             state,
         }
     }
@@ -79,7 +88,7 @@ impl FoldRow {
 
 impl From<ExtentRow> for RemoteExtent {
     fn from(row: ExtentRow) -> Self {
-        let ExtentRow { log_start, remote_start, remote_end, remote_bytes, segments, folded: _ } = row;
+        let ExtentRow { log_start, remote_start, remote_end, remote_bytes, segments, folded: _, compacted: _ } = row;
         Self { log_start, remote_start, remote_end, remote_bytes, segments }
     }
 }

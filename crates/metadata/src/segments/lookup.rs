@@ -116,6 +116,12 @@ impl SegmentMap {
         self.read(Range { from: keys::fold(id, start), to: keys::folds_end(id), limit, reverse: false }).await
     }
 
+    /// The fold of the newest segments that are folded.
+    pub(super) async fn newest_fold(&self, id: TopicIdPartition) -> Result<Option<FoldRow>, MetadataError> {
+        let all = Range { from: keys::fold(id, 0), to: keys::folds_end(id), limit: 1, reverse: true };
+        Ok(self.read(all).await?.into_iter().next())
+    }
+
     /// The segments of a fold that are not gone.
     pub(super) async fn fold_rows(&self, fold: &FoldRow) -> Result<Vec<SegmentRow>, MetadataError> {
         let Some(folding) = &self.folding else {

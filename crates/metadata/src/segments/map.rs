@@ -73,9 +73,14 @@ impl Current {
 }
 
 impl SegmentMap {
-    /// A map that folds old rows into `objects`, if given, and keeps `rows_kept` of each partition.
-    pub(crate) fn new(store: Arc<dyn MetadataStore>, objects: Option<Arc<dyn IndexObjects>>, rows_kept: u64, env: Env) -> Self {
-        let folding = objects.map(|objects| Arc::new(Folding::new(objects, rows_kept)));
+    /// A map that folds old rows into `objects`, if given, so many at a time, and keeps `rows_kept` of each partition.
+    pub(crate) fn new(
+        store: Arc<dyn MetadataStore>,
+        objects: Option<Arc<dyn IndexObjects>>,
+        (rows_kept, fold_rows): (u64, usize),
+        env: Env,
+    ) -> Self {
+        let folding = objects.map(|objects| Arc::new(Folding::new(objects, rows_kept, fold_rows)));
         Self { store, env, folding }
     }
 
@@ -128,6 +133,13 @@ impl SegmentMap {
                 return Ok(());
             }
             current.check_epoch(row.leader_epoch)?;
+            if row.generation > 0
+                && found[1].is_some()
+                && row.base_offset < current.extent.remote_end
+                && self.unfold_from(row.id, row.base_offset).await?
+            {
+                continue;
+            }
             let replaced = self.replaced_by(&row, current.extent).await?;
             if replaced.is_empty() {
                 check_contiguity(&row, current.extent)?;
@@ -142,6 +154,7 @@ impl SegmentMap {
             extent.remote_end = extent.remote_end.max(row.last_offset.saturating_add(1));
             extent.remote_bytes = extent.remote_bytes.saturating_add(row.data_bytes);
             extent.segments += 1;
+            extent.compacted |= row.generation > 0 && !replaced.is_empty();
             let mut when = current.when;
             when.push(Precondition::Revision(intent_key.clone(), intent.revision));
             let mut then = Vec::with_capacity(3 + 2 * replaced.len());
@@ -174,7 +187,8 @@ impl SegmentMap {
         replaced.retain(|old| old.base_offset <= row.last_offset);
         // Below the log start, segments may be gone that the new one still has.
         let begins = |first: &SegmentRow| {
-            first.base_offset == row.base_offset || (row.base_offset < extent.remote_start && first.base_offset == extent.remote_start)
+            (first.base_offset == row.base_offset && first.generation <= row.generation)
+                || (row.base_offset < extent.remote_start && first.base_offset == extent.remote_start)
         };
         let covers = replaced.first().is_some_and(begins)
             && replaced.last().is_some_and(|last| last.last_offset == row.last_offset || row.last_offset >= extent.remote_end)

@@ -42,6 +42,7 @@ fn segment(id: TopicIdPartition, base: i64, last: i64) -> SegmentRow {
         data_bytes: 100,
         checksum: 7,
         has_aborts: false,
+        generation: 0,
         state: SegmentState::Intent { deadline_ms: i64::MAX },
     }
 }

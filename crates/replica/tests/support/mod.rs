@@ -80,6 +80,7 @@ impl World {
             broker_session_timeout: LONG * 1_000,
             index_objects: Some(Arc::new(remote_store(&bucket, &env))),
             segment_rows_kept: 6,
+            segment_fold_rows: 8,
             ..MetadataServiceConfig::default()
         };
         let metadata = MetadataService::open(store, config, env.clone()).await.unwrap();

@@ -172,9 +172,10 @@ impl Inner {
             rows.extend(page);
         }
         let Some(last) = rows.last() else { return Ok(None) };
-        let producer_snapshot = self.tail_of(last, touched).await?.producer_snapshot.clone();
+        let tail = self.tail_of(last, touched).await?;
+        let (producer_snapshot, aborted) = (tail.producer_snapshot.clone(), tail.aborted.clone());
         let leader_epochs = self.leader_epochs(id, &rows, touched).await?;
-        Ok(Some(RemoteTail { leader_epochs, producer_snapshot }))
+        Ok(Some(RemoteTail { leader_epochs, producer_snapshot, aborted }))
     }
 
     /// The leader epochs over all `rows`. Where two segments begin and end in the same epoch, all between them lie in it, so only the footers

@@ -25,6 +25,7 @@ fn row(i: usize, timestamp: i64) -> SegmentRow {
         data_bytes: 100,
         checksum: 0,
         has_aborts: false,
+        generation: 0,
         state: SegmentState::Committed,
     }
 }

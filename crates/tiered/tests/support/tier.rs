@@ -125,6 +125,7 @@ fn sealed(base_offset: i64, shape: Shape, batches: impl Iterator<Item = Bytes>) 
     let offset = base_offset + (shape.batches * shape.records) as i64;
     let file = Arc::new(MemoryFile(Mutex::new(bytes.to_vec())));
     let sealed = SealedSegment {
+        generation: 0,
         base_offset,
         last_offset: offset - 1,
         max_timestamp_ms: shape.timestamp_ms + (shape.batches * shape.records) as i64 - 1,

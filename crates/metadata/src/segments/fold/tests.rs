@@ -73,7 +73,7 @@ impl World {
         let topic = CreateTopic { name: "t".into(), partitions: 1, replication_factor: 1, ..CreateTopic::default() };
         let id = TopicIdPartition::new(service.create_topic(topic).await.unwrap().id, 0);
         let bucket = Arc::new(Bucket::default());
-        let map = SegmentMap::new(Arc::new(store.clone()), Some(bucket.clone()), KEPT, env);
+        let map = SegmentMap::new(Arc::new(store.clone()), Some(bucket.clone()), (KEPT, FOLD_ROWS_MAX), env);
         let (model, collected) = (Vec::new(), BTreeSet::new());
         Self { map, bucket, store, service, id, model, end: 0, log_start: 0, attempts: 0, collected }
     }
@@ -93,12 +93,31 @@ impl World {
             data_bytes: 10,
             checksum: 1,
             has_aborts: false,
+            generation: 0,
             state: SegmentState::Intent { deadline_ms: i64::MAX },
         };
         self.map.intent(row.clone()).await.unwrap();
         self.map.commit(row.clone()).await.unwrap();
         self.end = row.last_offset + 1;
         self.model.push(SegmentRow { state: SegmentState::Committed, ..row });
+    }
+
+    /// A cleaned segment takes the place of `count` of the model's from index `at` on.
+    async fn replace(&mut self, at: usize, count: usize) -> Result<(), MetadataError> {
+        let (first, last) = (self.model[at].clone(), self.model[at + count - 1].clone());
+        self.attempts += 1;
+        let row = SegmentRow {
+            last_offset: last.last_offset,
+            attempt: Uuid::from_u128(self.attempts),
+            object_key: format!("data/{}", self.attempts),
+            generation: first.generation + 1,
+            state: SegmentState::Intent { deadline_ms: i64::MAX },
+            ..first
+        };
+        self.map.intent(row.clone()).await?;
+        self.map.commit(row.clone()).await?;
+        self.model.splice(at..at + count, [SegmentRow { state: SegmentState::Committed, ..row }]);
+        Ok(())
     }
 
     async fn quiet(&self) {
@@ -154,6 +173,7 @@ impl World {
 enum Op {
     Commit { count: usize, records: i64, timestamp: i64 },
     Raise { percent: i64 },
+    Replace { percent: usize, count: usize },
     Bucket { down: bool },
     Collect,
 }
@@ -162,6 +182,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let op = prop_oneof![
         5 => (1..120_usize, 1..5_i64, 0..100_i64).prop_map(|(count, records, timestamp)| Op::Commit { count, records, timestamp }),
         3 => (0..110_i64).prop_map(|percent| Op::Raise { percent }),
+        1 => (0..100_usize, 1..20_usize).prop_map(|(percent, count)| Op::Replace { percent, count }),
         1 => any::<bool>().prop_map(|down| Op::Bucket { down }),
         1 => Just(Op::Collect),
     ];
@@ -169,7 +190,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 async fn run(ops: Vec<Op>) {
-    let mut world = World::new().await;
+    let (mut world, mut compacted) = (World::new().await, false);
     for op in ops {
         match op {
             Op::Commit { count, records, timestamp } => {
@@ -181,6 +202,17 @@ async fn run(ops: Vec<Op>) {
                 let start = world.log_start;
                 world.raise(start + (world.end - start) * percent / 100).await;
             }
+            Op::Replace { percent, count } if !world.model.is_empty() => {
+                let down = world.bucket.down.load(Ordering::SeqCst);
+                if !down {
+                    world.raise(0).await;
+                }
+                let at = world.model.len() * percent / 100;
+                let replaced = world.replace(at, count.min(world.model.len() - at)).await;
+                assert!(replaced.is_ok() || (down && matches!(replaced, Err(MetadataError::Unavailable(_)))), "{replaced:?}");
+                compacted = true;
+            }
+            Op::Replace { .. } => {}
             Op::Bucket { down } => world.bucket.down.store(down, Ordering::SeqCst),
             Op::Collect => world.collect().await,
         }
@@ -189,7 +221,7 @@ async fn run(ops: Vec<Op>) {
             // What a raise could not mark while the bucket was away is marked by the next.
             world.raise(0).await;
             world.check().await;
-            assert!(world.rows("segment/").await < 130, "old rows are folded");
+            assert!(compacted || world.rows("segment/").await < 130, "old rows are folded");
         }
     }
     world.bucket.down.store(false, Ordering::SeqCst);
@@ -218,6 +250,31 @@ proptest! {
     }
 }
 
+/// I6, of compaction: were the old rows kept because they are in an index object, deleted records would come back from the bucket.
+#[tokio::test(start_paused = true)]
+async fn a_cleaned_segment_takes_the_place_of_rows_that_are_in_index_objects() {
+    let mut world = World::new().await;
+    for index in 0..300 {
+        world.commit(2, index % 100).await;
+    }
+    world.quiet().await;
+    assert!(world.rows("fold/").await >= 4);
+    world.replace(150, 30).await.unwrap();
+    world.check().await;
+    assert_eq!(world.rows("fold/").await, 2, "older ones stay");
+    // Across two objects, and whole.
+    world.replace(100, 40).await.unwrap();
+    world.replace(0, 1).await.unwrap();
+    world.check().await;
+    for index in 0..300 {
+        world.commit(2, index % 100).await;
+    }
+    world.quiet().await;
+    assert_eq!(world.rows("fold/").await, 0, "what compaction works on is not folded again");
+    world.check().await;
+    world.collect().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn lookups_while_rows_are_folded_never_skip_one() {
     let mut world = World::new().await;
@@ -231,7 +288,7 @@ async fn lookups_while_rows_are_folded_never_skip_one() {
     assert!(world.rows("fold/").await >= 5);
     let other = TopicIdPartition::new(TopicId(Uuid::from_u128(1)), 0);
     assert_eq!(world.map.find(other, 0).await.unwrap(), None);
-    let without = SegmentMap::new(Arc::new(world.store.clone()), None, KEPT, Env::simulated(1, Arc::new(RealFs)));
+    let without = SegmentMap::new(Arc::new(world.store.clone()), None, (KEPT, FOLD_ROWS_MAX), Env::simulated(1, Arc::new(RealFs)));
     assert!(matches!(without.find(world.id, 0).await, Err(MetadataError::Unavailable(_))), "not a wrong answer");
 }
 

@@ -1,0 +1,93 @@
+//! A partition whose local log was lost goes on from the bucket (I32).
+//!
+//! The log goes on after the bucket's last offset, with the leader epochs and the producer state of the last segment there. That state may know open
+//! transactions, whose markers were in the part that is lost. They are decided nonetheless, since nothing undecided is ever uploaded (I22): those that
+//! the segment lists were aborted, the others committed. So they are ended again as they were, or they would hold the last stable offset back for ever.
+//!
+//! Crash consistency: every opening looks anew, so what was cut short is done then. No segment is uploaded in between, as the last stable offset lies
+//! below the bucket's end.
+
+use std::sync::Arc;
+
+use siltstone_log::producers::{EndTxnMarker, ProducerInfo};
+use siltstone_log::{AppendOrigin, LogError, PartitionLog};
+use siltstone_metadata::{RemoteExtent, TopicImage};
+use siltstone_tiered::RemoteTail;
+
+use crate::error::ReplicaError;
+use crate::manager::ReplicaManager;
+
+impl ReplicaManager {
+    /// Brings a local log that is behind the bucket (its disk was lost) to the bucket's end (I32), and says what that means.
+    pub(crate) async fn adopt_remote(
+        &self,
+        topic: &TopicImage,
+        log: &Arc<PartitionLog>,
+        extent: &RemoteExtent,
+    ) -> Result<(), ReplicaError> {
+        let offsets = log.offsets();
+        let (partition, resume_offset) = (log.id().partition, extent.remote_end.max(extent.log_start));
+        let storage = |error: LogError| ReplicaError::Storage(error.to_string());
+        if offsets.log_end >= resume_offset {
+            if self.lost_at_start.contains(&topic.id) && offsets.log_end == 0 && extent.log_start == 0 {
+                self.metrics.count_lost_tail();
+                tracing::warn!(topic = %topic.name, partition, "the local log is gone and nothing of it was in the bucket: the partition starts empty");
+            }
+            let (log, start) = (Arc::clone(log), extent.log_start.min(offsets.log_end));
+            return match self.env.tasks.blocking(move || log.raise_log_start(start)).await {
+                Some(result) => result.map_err(storage),
+                None => Err(ReplicaError::Storage("raising the log start failed".to_owned())),
+            };
+        }
+        let tail = self.remote_tail(log).await?;
+        self.metrics.count_lost_tail();
+        tracing::warn!(
+            topic = %topic.name, partition, resume_offset, local_end = offsets.log_end,
+            "the local log ends before the bucket's copy: records that were not uploaded yet are lost, the log goes on after the bucket's last offset"
+        );
+        let (log, start) = (Arc::clone(log), extent.log_start);
+        match self.env.tasks.blocking(move || log.reset_to(start, resume_offset, tail.leader_epochs, &tail.producer_snapshot)).await {
+            Some(result) => result.map_err(storage),
+            None => Err(ReplicaError::Storage("resetting the log failed".to_owned())),
+        }
+    }
+
+    async fn remote_tail(&self, log: &PartitionLog) -> Result<RemoteTail, ReplicaError> {
+        let Some(remote) = &self.remote else {
+            return Err(ReplicaError::Storage("the partition's records are in a bucket, and no object store is configured".to_owned()));
+        };
+        let tail = remote.reader.tail(log.id()).await.map_err(|error| ReplicaError::Storage(error.to_string()))?;
+        Ok(tail.unwrap_or_default())
+    }
+
+    /// Ends transactions that are open here although the bucket has records of them: see the module.
+    pub(crate) async fn end_decided(
+        &self,
+        topic: &TopicImage,
+        log: &Arc<PartitionLog>,
+        extent: &RemoteExtent,
+        leader_epoch: i32,
+    ) -> Result<(), ReplicaError> {
+        let began = |producer: &ProducerInfo| producer.current_txn_start_offset.filter(|first_offset| *first_offset < extent.remote_end);
+        let mut open: Vec<_> = log.producers().into_iter().filter_map(|producer| Some((began(&producer)?, producer))).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        open.sort_unstable_by_key(|(first_offset, _)| *first_offset);
+        let tail = self.remote_tail(log).await?;
+        for (first_offset, producer) in open {
+            let producer_id = producer.producer_id;
+            let commit = !tail.aborted.iter().any(|txn| (txn.producer_id, txn.first_offset) == (producer_id, first_offset));
+            let marker = EndTxnMarker { commit, coordinator_epoch: producer.coordinator_epoch.max(0) };
+            let batch = marker.to_batch(producer_id, producer.producer_epoch, self.env.clock.now_ms());
+            let appended = log.append_as_leader(batch, leader_epoch, AppendOrigin::Marker { transaction_version: 1 });
+            appended.map_err(|error| ReplicaError::Storage(error.to_string()))?;
+            self.metrics.add_transactions_ended_again(1);
+            tracing::warn!(
+                topic = %topic.name, partition = log.id().partition, producer_id, first_offset, commit,
+                "the end of a transaction was lost with the local disk: it is written again, as it was"
+            );
+        }
+        Ok(())
+    }
+}
