@@ -129,14 +129,14 @@ stop_broker() {
 # close_suite SUITE RESULTS: print the closing line; an allow-listed name that did not pass fails the suite.
 # Without an allow-list every result must be a pass.
 close_suite() {
-  local suite=$1 results=$2 allow=$compat/$1/allow.txt passed failed broken new
+  local suite=$1 results=$2 allow=$suite_allow passed failed broken new
   sort -u -o "$results" "$results"
   passed=$(grep -c ',PASS$' "$results")
   failed=$(grep -c ',FAIL$' "$results")
   if [ -e "$allow" ]; then
     broken=$(comm -23 <(grep -v '^#' "$allow" | sort -u) <(sed -n 's/,PASS$//p' "$results" | sort -u))
     new=$(comm -13 <(grep -v '^#' "$allow" | sort -u) <(sed -n 's/,PASS$//p' "$results" | sort -u))
-    [ -z "$new" ] || say "$suite: passed and not in allow.txt yet:"$'\n'"$new"
+    [ -z "$new" ] || say "$suite: passed and not in ${allow##*/} yet:"$'\n'"$new"
   else
     broken=$(sed -n 's/,FAIL$//p' "$results")
   fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # run.sh [SUITE…]: run outside clients and suites against Siltstone. See README.md.
 #
-# Suites: fast (default: smoke scripts that need no heavy build), smoke, java-tools, librdkafka, kafka-python, rust-rdkafka,
-# rskafka, all.
+# Suites: fast (default: smoke scripts that need no heavy build), smoke, java-tools, librdkafka (quick mode), librdkafka-full (not
+# quick), librdkafka-idempotent (quick, every producer idempotent), kafka-python, rust-rdkafka, rskafka, franz-go, all.
 # Environment: SILTSTONE_BIN, SILTSTONE_CACHE, COMPAT_BROKER=siltstone|kafka|HOST:PORT, COMPAT_ALL=1 (not only the allow-list),
 # COMPAT_ONLY=NAME… (only these), COMPAT_JOBS, COMPAT_WORK (keep logs there).
 set -uo pipefail
@@ -15,11 +15,15 @@ trap 'exit 130' INT TERM
 
 run_suite() {
   local suite=$1 directory=$1 results
-  case $suite in fast | smoke) directory=smoke ;; esac
+  case $suite in
+    fast | smoke) directory=smoke ;;
+    librdkafka-*) directory=librdkafka ;;
+  esac
   [ -e "$compat/$directory/suite.sh" ] || die "unknown suite $suite"
   results=$work/$suite.results
   : >"$results"
   # Each suite defines suite_build (into the cache, before the broker starts) and suite_run RESULTS.
+  suite_allow=$compat/$directory/allow.txt
   . "$compat/$directory/suite.sh"
   suite_build "$suite"
   # A suite with fixed ports gets a network namespace of its own, entered once all is built.
@@ -36,7 +40,7 @@ run_suite() {
 }
 
 [ $# -gt 0 ] || set -- fast
-[ "$*" != all ] || set -- smoke java-tools librdkafka kafka-python rust-rdkafka rskafka franz-go
+[ "$*" != all ] || set -- smoke java-tools librdkafka librdkafka-full librdkafka-idempotent kafka-python rust-rdkafka rskafka franz-go
 status=0
 for suite in "$@"; do
   (run_suite "$suite") || status=1

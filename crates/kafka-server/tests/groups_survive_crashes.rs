@@ -70,6 +70,7 @@ async fn start(seed: u64, fs: &SimFs, metadata: &Arc<dyn MetadataApi>) -> Option
         broker_id: BROKER,
         broker_configs: broker_configs(),
         retention_check_interval: Duration::from_secs(300),
+        local_retention_check_interval: Duration::from_secs(5),
         remote_fetch_max_wait: Duration::from_millis(500),
         concurrent_uploads: 1,
         disk_budget_bytes: u64::MAX,

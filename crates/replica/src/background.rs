@@ -38,6 +38,18 @@ const UPLOADS_PER_PASS: usize = 8;
 /// Remote segments that one retention pass looks at.
 const RETENTION_PAGE: usize = 256;
 
+/// How long after the start the whole log's retention is first looked at, at the latest; Kafka's `log.initial.task.delay.ms`.
+const INITIAL_TASK_DELAY: Duration = Duration::from_secs(30);
+
+/// Which settings a look at retention applies.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+enum Scope {
+    /// `local.retention.*` only, which loses nothing.
+    Local,
+    /// `retention.*` as well.
+    Both,
+}
+
 impl ReplicaManager {
     pub(crate) fn start_background(self: &Arc<Self>) {
         let manager = Arc::clone(self);
@@ -108,7 +120,7 @@ impl ReplicaManager {
             // What is in the bucket now may go from here at once.
             Ok(_) => {
                 partition.upload_succeeded();
-                self.retain(partition).await;
+                self.retain(partition, Scope::Local).await;
             }
             Err(error) => {
                 tracing::warn!(id = %partition.id(), %error, "an upload failed, trying again");
@@ -118,11 +130,18 @@ impl ReplicaManager {
     }
 
     async fn retain_all(self: Arc<Self>) {
-        while self.pause(self.config.retention_check_interval).await {
+        let (whole, local) = (self.config.retention_check_interval, self.config.local_retention_check_interval);
+        let mut whole_due = self.env.clock.monotonic() + whole.min(INITIAL_TASK_DELAY);
+        while self.pause(local.min(whole)).await {
+            let now = self.env.clock.monotonic();
+            let scope = if now >= whole_due { Scope::Both } else { Scope::Local };
+            if scope == Scope::Both {
+                whole_due = now + whole;
+            }
             let partitions = futures::stream::iter(self.partitions());
             let work = partitions.for_each_concurrent(RETENTION_AT_ONCE, |partition| {
                 let manager = &self;
-                async move { manager.retain(&partition).await }
+                async move { manager.retain(&partition, scope).await }
             });
             tokio::select! {
                 () = work => {}
@@ -132,13 +151,13 @@ impl ReplicaManager {
     }
 
     /// One look at a partition's retention, unless another is at it.
-    async fn retain(&self, partition: &Arc<Partition>) {
+    async fn retain(&self, partition: &Arc<Partition>, scope: Scope) {
         let offsets = partition.offsets();
         if offsets.log_end == offsets.log_start && partition.remote().segments == 0 {
             return;
         }
         let Ok(_one_at_a_time) = partition.retaining.try_lock() else { return };
-        if let Err(error) = self.apply_retention(partition).await {
+        if let Err(error) = self.apply_retention(partition, scope).await {
             tracing::warn!(id = %partition.id(), %error, "retention failed, trying again");
         }
     }
@@ -204,13 +223,13 @@ impl ReplicaManager {
 
     /// Raises the log start where retention says so, drops local segments that may go, and seals an active segment that has expired.
     /// What is known of the bucket is committed (I26); metadata is asked only when something goes, so that idle partitions cost nothing.
-    async fn apply_retention(&self, partition: &Arc<Partition>) -> Result<(), ReplicaError> {
+    async fn apply_retention(&self, partition: &Arc<Partition>, scope: Scope) -> Result<(), ReplicaError> {
         let oldest = self.oldest_remote(partition).await?;
-        let mut decision = self.decide_retention(partition, oldest.as_slice());
+        let mut decision = self.decide_retention(partition, scope, oldest.as_slice());
         if decision.raise_log_start.is_some() && !oldest.is_empty() {
             partition.set_remote(self.metadata.remote_extent(partition.id()).await?);
             let page = self.metadata.list_segments(partition.id(), partition.remote().remote_start, RETENTION_PAGE).await?;
-            decision = self.decide_retention(partition, &page);
+            decision = self.decide_retention(partition, scope, &page);
         }
         if let Some(start) = decision.raise_log_start {
             tracing::info!(id = %partition.id(), log_start = start, "retention raises the log start");
@@ -240,7 +259,7 @@ impl ReplicaManager {
         Ok(oldest)
     }
 
-    fn decide_retention(&self, partition: &Partition, remote_segments: &[SegmentRow]) -> RetentionDecision {
+    fn decide_retention(&self, partition: &Partition, scope: Scope, remote_segments: &[SegmentRow]) -> RetentionDecision {
         let config = partition.config();
         // Before the local part: see the snapshot.
         let remote = partition.remote();
@@ -256,7 +275,7 @@ impl ReplicaManager {
             remote_segments,
         };
         let settings = RetentionConfig {
-            delete: config.delete,
+            delete: config.delete && scope == Scope::Both,
             tiered: self.is_tiered(partition),
             retention_ms: config.retention_ms,
             retention_bytes: config.retention_bytes,

@@ -40,8 +40,10 @@ pub struct ReplicaConfig {
     pub broker_id: i32,
     /// Broker settings given at start, by Kafka's names: defaults for topics.
     pub broker_configs: BTreeMap<String, String>,
-    /// How often every partition's retention is looked at.
+    /// How often `retention.*` is applied to the whole log: `log.retention.check.interval.ms`.
     pub retention_check_interval: Duration,
+    /// How often `local.retention.*` is applied, if that is oftener.
+    pub local_retention_check_interval: Duration,
     /// How long a Fetch waits for the bucket before it answers without (the work goes on): `remote.fetch.max.wait.ms`.
     pub remote_fetch_max_wait: Duration,
     /// Uploads at the same time.

@@ -171,6 +171,28 @@ fn retention_goes_on_while_uploads_fail_or_hang() {
     }
 }
 
+/// Records whose timestamps are older than `retention.ms` are there until retention is due, as in Kafka: not gone within seconds.
+#[test]
+fn old_records_stay_until_retention_is_due() {
+    simulated(async {
+        let world = World::new(1).await;
+        let config = siltstone_replica::ReplicaConfig { retention_check_interval: Duration::from_secs(300), ..replica_config() };
+        let node = Node::try_start(&world, &SimFs::new(), 1, config).await.unwrap();
+        // Past the first look after the start.
+        node.env.clock.sleep(Duration::from_secs(60)).await;
+        let configs = [("segment.bytes", "2000"), ("retention.ms", "600000"), ("local.retention.ms", "1")];
+        let id = world.topic("t", 1, &configs).await[0];
+        for value in 0..12u8 {
+            node.produce(id, batch(1_111, &[&[value; 700]]), LONG).await.unwrap();
+        }
+        let partition = node.replicas.opened(id).unwrap();
+        node.wait_for("local retention", Duration::from_secs(30), |_| partition.offsets().local_start >= 4).await;
+        node.env.clock.sleep(Duration::from_secs(200)).await;
+        assert_eq!(partition.offsets().log_start, 0);
+        node.wait_for("retention", Duration::from_secs(120), |_| partition.offsets().log_start >= 8).await;
+    });
+}
+
 /// One partition whose upload hangs keeps no other from being rolled by time, and the disk budget from its work.
 #[test]
 fn a_hanging_upload_does_not_hold_up_the_disk_budget() {

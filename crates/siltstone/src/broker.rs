@@ -254,12 +254,12 @@ fn replica_config(config: &Config, env: &Env, data_dir_was_empty: bool) -> anyho
             env.fs.space(&config.data_dir).context("disk of the data directory")?.total / 100 * u64::from(percent)
         }
     };
-    let retention = millis("log.retention.check.interval.ms", 300_000).min(millis("remote.log.manager.task.interval.ms", 30_000));
     Ok(ReplicaConfig {
         broker_id: config.node_id,
         broker_configs: config.kafka.clone(),
+        retention_check_interval: millis("log.retention.check.interval.ms", 300_000),
         // A pass over idle partitions costs next to nothing, so look at least every five seconds.
-        retention_check_interval: retention.min(Duration::from_secs(5)),
+        local_retention_check_interval: millis("remote.log.manager.task.interval.ms", 30_000).min(Duration::from_secs(5)),
         remote_fetch_max_wait: millis("remote.fetch.max.wait.ms", 500),
         concurrent_uploads: 4,
         disk_budget_bytes,

@@ -1,10 +1,8 @@
 # kafka-python's integration tests, from its sdist.
 
 kafka_python_version=$(sed -n 's/^kafka-python==//p' "$compat/smoke/requirements.txt")
-# As which Kafka the suite should see the broker; test_kafka_version_infer pins it. Siltstone's ApiVersions table is that of 4.1 until
-# ListOffsets 11 (4.2) and DescribeLogDirs 5 (4.3) are there.
-kafka_python_broker=4.1.0
-[ "${COMPAT_BROKER:-}" != kafka ] || kafka_python_broker=4.3.0
+# As which Kafka the suite should see the broker; test_kafka_version_infer pins it.
+kafka_python_broker=4.3.0
 suite_port=0
 # test_create_partitions assigns to broker 0; test_group wants session timeouts of 3 s.
 suite_settings=(node.id=0 num.partitions=4 auto.create.topics.enable=true group.min.session.timeout.ms=1000 group.initial.rebalance.delay.ms=0)
@@ -16,7 +14,7 @@ kafka_python_build() {
   mkdir source
   tar xzf ./kafka_python-*.tar.gz --strip-components=1 -C source
   venv/bin/pip install -q './source[crc32c,lz4,snappy,zstd,testing]' pytest-timeout==2.4.0
-  mkdir -p source/servers/4.1.0/kafka-bin source/servers/4.3.0/kafka-bin
+  mkdir -p source/servers/$kafka_python_broker/kafka-bin
   touch source/test/__init__.py
   # The sdist leaves this module out; only its names are used when the broker is external.
   cp "$compat/kafka-python/service.py" source/test/service.py
