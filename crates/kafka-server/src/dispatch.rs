@@ -101,8 +101,8 @@ impl Handlers {
     }
 }
 
-/// Answers of these tell of a quota of their own: CreateTopics, DeleteTopics, CreatePartitions.
-const CHANGES_OF_TOPICS: [i16; 3] = [19, 20, 37];
+/// Answers of these tell of a quota of their own: Metadata, CreateTopics, DeleteTopics, CreatePartitions.
+const CHANGES_OF_TOPICS: [i16; 4] = [3, 19, 20, 37];
 
 impl Dispatch for Handlers {
     fn measures_time(&self) -> bool {
@@ -145,7 +145,7 @@ impl Dispatch for Handlers {
         };
         match api.route {
             Route::Produce => {
-                let appending = produce::decode(self, frame, body_start, correlation_id, version)?;
+                let appending = produce::decode(self, frame, body_start, correlation_id, version, charge)?;
                 Ok(Work::Appending(Box::pin(appending)))
             }
             Route::Fetch => {

@@ -22,6 +22,8 @@ pub mod limits;
 pub mod metrics;
 pub mod producer_ids;
 mod quotas;
+#[cfg(test)]
+mod rig;
 pub mod server;
 pub mod settings;
 pub mod state_log;

@@ -68,8 +68,13 @@ pub struct TopicImage {
 impl TopicImage {
     /// True for `__consumer_offsets` and `__transaction_state`.
     pub fn is_internal(&self) -> bool {
-        matches!(self.name.as_str(), "__consumer_offsets" | "__transaction_state")
+        is_internal(&self.name)
     }
+}
+
+/// True for the names of topics that coordinators write to.
+pub(crate) fn is_internal(name: &str) -> bool {
+    matches!(name, "__consumer_offsets" | "__transaction_state")
 }
 
 /// A step from one image to a later one. Values are whole, so applying one twice does no harm.

@@ -136,3 +136,34 @@ fn broken_produce_requests_are_refused_or_taken_apart_within_bounded_memory() {
         }
     }
 }
+
+/// I42: the smallest elements there are, so many that a fixed allowance can't hide what each of them takes.
+#[test]
+fn produce_requests_of_nothing_but_empty_topics_take_no_more_memory_than_others() {
+    const TOPICS: usize = 90_000;
+    for version in [3, 9, 13] {
+        let mut bytes = BytesMut::new();
+        let (head, count): (&[u8], &[u8]) = match version {
+            3 => (&[0xff, 0xff, 0, 1, 0, 0, 0, 1], &[0, 1, 0x5f, 0x90]),
+            _ => (&[0, 0, 1, 0, 0, 0, 1], &[0x91, 0xbf, 0x05]),
+        };
+        bytes.extend_from_slice(head);
+        bytes.extend_from_slice(count);
+        let topic: &[u8] = match version {
+            3 => &[0, 0, 0xff, 0xff, 0xff, 0xff],
+            9 => &[1, 0, 0],
+            _ => &[7; 16],
+        };
+        for _ in 0..TOPICS {
+            bytes.extend_from_slice(topic);
+            if version == 13 {
+                bytes.extend_from_slice(&[0, 0]);
+            }
+        }
+        bytes.extend_from_slice(&[0]);
+        let (len, frame) = (bytes.len(), InboundFrame { allocation_bytes: bytes.len(), bytes });
+        let (peak, partitions) = peak_bytes(|| produce::decode_only(frame, version));
+        assert_eq!(partitions, Ok(0), "v{version}");
+        assert!(peak <= HEAP_PER_BYTE * len + HEAP_FREE, "v{version}: {peak} bytes of heap for {len}");
+    }
+}

@@ -13,9 +13,12 @@ use siltstone_metadata::{MetadataError, MetadataImage, TopicImage};
 
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
+use crate::quotas::MutationBill;
+use crate::state_log::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::topic_lookup::{
     ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS, OPERATIONS_UNKNOWN, broker_ids, is_valid_name, offline_replicas, text, topic_name,
 };
+use crate::{groups, transactions};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
     let asked = match &request.topics {
@@ -29,9 +32,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
         let error = if ctx.api_version >= 13 { ResponseError::InvalidRequest.code() } else { 0 };
         return MetadataResponse::default().with_error_code(error).with_topics(Vec::new());
     }
-    if let Some(topics) = asked {
-        create_missing(ctx, &request, topics).await;
-    }
+    let throttle_ms = match asked {
+        Some(topics) => create_missing(ctx, &request, topics).await,
+        None => 0,
+    };
     let image = ctx.services.metadata.image();
     let operations = if request.include_topic_authorized_operations { ALL_TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
     let topics = match asked {
@@ -40,6 +44,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
     };
     let asks_cluster = request.include_cluster_authorized_operations && (8..=10).contains(&ctx.api_version);
     MetadataResponse::default()
+        .with_throttle_time_ms(throttle_ms)
         .with_brokers(
             image
                 .brokers
@@ -60,21 +65,38 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
         .with_topics(topics)
 }
 
-/// Creates the topics asked for by name that do not exist, where the request and `auto.create.topics.enable` allow it.
-/// What can't be created shows in the look-up that follows.
-async fn create_missing(ctx: &RequestContext, request: &MetadataRequest, topics: &[MetadataRequestTopic]) {
+/// Creates the topics asked for by name that do not exist, where the request, `auto.create.topics.enable` and the client's quota allow it; for how
+/// long the quota holds the client back, ms. What can't be created shows in the look-up that follows.
+async fn create_missing(ctx: &RequestContext, request: &MetadataRequest, topics: &[MetadataRequestTopic]) -> i32 {
     let allowed = ctx.api_version < 4 || request.allow_auto_topic_creation;
     if !allowed || !ctx.services.broker_setting("auto.create.topics.enable").unwrap_or(true) {
-        return;
+        return 0;
     }
-    for name in topics.iter().filter_map(|topic| topic.name.as_ref()) {
-        if ctx.services.metadata.image().topic(name.0.as_str()).is_some() {
+    let mut bill = MutationBill::new(ctx, 0);
+    for name in topics.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.0.as_str()) {
+        if ctx.services.metadata.image().topic(name).is_some() {
             continue;
         }
-        let topic = CreateTopic { name: name.0.to_string(), partitions: -1, replication_factor: -1, ..CreateTopic::default() };
-        match ctx.services.metadata.create_topic(topic).await {
-            Ok(_) | Err(MetadataError::TopicExists(_) | MetadataError::InvalidTopic(_)) => {}
-            Err(error) => tracing::warn!(topic = name.0.as_str(), %error, "could not create a topic on first use"),
+        if bill.allow().is_err() {
+            break;
+        }
+        match create(ctx, name).await {
+            Ok(()) => bill.charge(ctx.services.metadata.image().topic(name).map_or(0, |topic| topic.partitions.len())),
+            Err(MetadataError::TopicExists(_) | MetadataError::InvalidTopic(_)) => {}
+            Err(error) => tracing::warn!(topic = name, %error, "could not create a topic on first use"),
+        }
+    }
+    bill.throttle_ms()
+}
+
+/// Makes a topic with the broker's defaults; those that the coordinators write to with theirs.
+async fn create(ctx: &RequestContext, name: &str) -> Result<(), MetadataError> {
+    match name {
+        GROUP_METADATA_TOPIC => groups::ensure_topic(ctx).await,
+        TRANSACTION_STATE_TOPIC => transactions::ensure_topic(ctx).await,
+        _ => {
+            let topic = CreateTopic { name: name.to_owned(), partitions: -1, replication_factor: -1, ..CreateTopic::default() };
+            ctx.services.metadata.create_topic(topic).await.map(drop)
         }
     }
 }
@@ -128,4 +150,45 @@ fn found(image: &MetadataImage, topic: &TopicImage, operations: i32) -> Metadata
         .with_is_internal(topic.is_internal())
         .with_partitions(partitions.collect())
         .with_topic_authorized_operations(operations)
+}
+
+#[cfg(test)]
+mod tests {
+    use siltstone_metadata::quotas::{CLIENT_ID, CONTROLLER_MUTATION_RATE, QuotaEntity};
+
+    use super::*;
+    use crate::rig::Rig;
+
+    fn asking(names: &[String]) -> MetadataRequest {
+        let topics = names.iter().map(|name| MetadataRequestTopic::default().with_name(Some(topic_name(name)))).collect();
+        MetadataRequest::default().with_topics(Some(topics)).with_allow_auto_topic_creation(true)
+    }
+
+    /// I20, I21: what coordinators keep must neither be deleted by age nor lie in one partition for ever.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn coordinators_topics_get_their_own_settings_whoever_asks_for_them_first() {
+        let rig = Rig::new().await;
+        let names = ["__consumer_offsets".to_owned(), "__transaction_state".to_owned()];
+        let answer = handle(&rig.request(12), asking(&names)).await;
+        for (topic, name) in answer.topics.iter().zip(&names) {
+            assert_eq!((topic.error_code, topic.partitions.len()), (0, 50), "{name}");
+            let image = rig.services.metadata.image();
+            let policy = image.topic(name).and_then(|topic| topic.configs.get("cleanup.policy").cloned());
+            assert_eq!(policy.as_deref(), Some("compact"), "{name}");
+        }
+    }
+
+    /// KIP-599: else a client that may create little could create much by asking.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn topics_made_on_first_use_are_paid_for() {
+        let rig = Rig::new().await;
+        rig.set_quota(QuotaEntity::of([(CLIENT_ID, None)]), CONTROLLER_MUTATION_RATE, 1.0).await;
+        let names: Vec<String> = (0..50).map(|index| format!("t{index}")).collect();
+        let answer = handle(&rig.request(12), asking(&names)).await;
+        assert!(answer.throttle_time_ms > 0, "the client is over its quota");
+        let made = answer.topics.iter().filter(|topic| topic.error_code == 0).count();
+        assert!((1..30).contains(&made), "{made} topics were made at one per second");
+        let refused = answer.topics.iter().filter(|topic| topic.error_code == ResponseError::UnknownTopicOrPartition.code()).count();
+        assert_eq!(made + refused, 50);
+    }
 }

@@ -28,6 +28,7 @@ use siltstone_metadata::{MetadataImage, TopicImage};
 use siltstone_replica::{ProduceOutcome, ProducePartition, ReplicaError};
 
 use crate::answer::{Answer, encode_answer};
+use crate::budget::Charge;
 use crate::connection::InboundFrame;
 use crate::dispatch::{Appended, Handlers};
 use crate::error_codes::replica_error;
@@ -41,6 +42,11 @@ const RECORD_MESSAGES_MAX: usize = 100;
 /// First version that names the leader with NOT_LEADER_OR_FOLLOWER (KIP-951).
 const LEADERS_FROM: i16 = 10;
 
+/// Requests of so many partitions cost no more than their frame and the free allowance.
+const PARTITIONS_UNCHARGED: usize = 64;
+/// Memory that a partition takes until its answer is sent, besides its batches.
+const PARTITION_BYTES: usize = 512;
+
 /// A request under way: the answer with a place for every partition, and where each appended partition's outcome goes.
 struct Produce {
     handlers: Arc<Handlers>,
@@ -52,15 +58,20 @@ struct Produce {
     appended: Vec<(usize, usize)>,
 }
 
-/// Decodes the request and appends its batches.
+/// Decodes the request and appends its batches; `charge` grows by what it takes beyond its frame.
 pub(crate) fn decode(
     handlers: Arc<Handlers>,
     frame: InboundFrame,
     body_start: usize,
     correlation_id: i32,
     version: i16,
+    charge: &mut Charge,
 ) -> Result<impl Future<Output = Appended> + Send + 'static, String> {
     let request = codec::decode(frame, body_start, version).map_err(|error| error.to_string())?;
+    let partitions: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if partitions > PARTITIONS_UNCHARGED {
+        charge.add(partitions * PARTITION_BYTES);
+    }
     Ok(start(handlers, request, correlation_id, version))
 }
 
@@ -266,7 +277,7 @@ fn once_each(topics: Vec<ProduceTopic>) -> Vec<ProduceTopic> {
     if topics.len() == 1 && topics.iter().all(single) {
         return topics;
     }
-    let mut merged: Vec<ProduceTopic> = Vec::with_capacity(topics.len());
+    let mut merged: Vec<ProduceTopic> = Vec::new();
     let mut topic_at: HashMap<(StrBytes, TopicId), usize> = HashMap::new();
     let mut partition_at: HashMap<(usize, i32), usize> = HashMap::new();
     for mut topic in topics {

@@ -297,6 +297,22 @@ fn creation_is_refused_in_kafkas_words() {
     );
 }
 
+/// I20, I21: whoever makes the coordinators' topics, nothing in them is deleted for its age.
+#[test]
+fn topics_of_coordinators_are_compacted_unless_they_were_asked_otherwise() {
+    let model = cluster(1);
+    let policy = |topic: CreateTopic| {
+        let made = create_topic(model.view(), topic, TopicId(Uuid::from_u128(1)), 0).unwrap().answer;
+        made.configs.get("cleanup.policy").cloned()
+    };
+    assert_eq!(policy(asked("t", 1, 1)), None);
+    for name in ["__consumer_offsets", "__transaction_state"] {
+        assert_eq!(policy(asked(name, 1, 1)).as_deref(), Some("compact"));
+        let own = [("cleanup.policy".to_owned(), "compact,delete".to_owned())].into();
+        assert_eq!(policy(CreateTopic { configs: own, ..asked(name, 1, 1) }).as_deref(), Some("compact,delete"));
+    }
+}
+
 #[test]
 fn replicas_spread_evenly_and_over_racks() {
     let mut model = cluster(4);

@@ -9,7 +9,7 @@ use super::placement::place;
 use super::{Decision, TOPIC_PARTITIONS_MAX, View};
 use crate::api::{CreateTopic, MetadataError};
 use crate::configs;
-use crate::image::{ImageChange, MetadataImage, PartitionImage, TopicImage};
+use crate::image::{ImageChange, MetadataImage, PartitionImage, TopicImage, is_internal};
 
 const NAME_LENGTH_MAX: usize = 249;
 
@@ -46,7 +46,12 @@ fn check_collision(image: &MetadataImage, name: &str) -> Result<(), MetadataErro
 }
 
 /// Makes a topic. `id` is new, `seed` random.
-pub(crate) fn create_topic(view: View<'_>, topic: CreateTopic, id: TopicId, seed: u64) -> Result<Decision<Arc<TopicImage>>, MetadataError> {
+pub(crate) fn create_topic(
+    view: View<'_>,
+    mut topic: CreateTopic,
+    id: TopicId,
+    seed: u64,
+) -> Result<Decision<Arc<TopicImage>>, MetadataError> {
     if view.image.topic_ids.contains_key(&topic.name) {
         return Err(MetadataError::TopicExists(topic.name));
     }
@@ -56,6 +61,10 @@ pub(crate) fn create_topic(view: View<'_>, topic: CreateTopic, id: TopicId, seed
         configs::validate_topic_config(name, value).map_err(MetadataError::InvalidConfig)?;
     }
     configs::validate_topic_configs_together(&topic.configs).map_err(MetadataError::InvalidConfig)?;
+    if is_internal(&topic.name) {
+        // Whoever makes it: what coordinators keep there must not be deleted by its age (I20, I21).
+        topic.configs.entry("cleanup.policy".to_owned()).or_insert_with(|| "compact".to_owned());
+    }
     let replicas = if topic.assignments.is_empty() { automatic(view, &topic, seed)? } else { manual(view, &topic)? };
     let partitions = replicas.into_iter().enumerate().map(|(index, replicas)| new_partition(view, index, replicas));
     let partitions = partitions.collect::<Result<Vec<_>, _>>()?;

@@ -26,6 +26,8 @@ use crate::metrics::ServerMetrics;
 const EVICTION_AGE_MS: u64 = 120_000;
 /// Partitions in all sessions together: about 100 MB.
 const PARTITIONS_MAX: usize = 1_000_000;
+/// Room that a session may keep beyond twice what it uses.
+const SLACK: usize = 32;
 
 /// "No session" on the wire.
 pub(crate) const NO_SESSION: i32 = 0;
@@ -182,6 +184,24 @@ impl Session {
             let forgotten: HashSet<(u32, i32)> =
                 request.forgotten.iter().filter_map(|(topic, partition)| Some((*self.topic_positions.get(topic)?, *partition))).collect();
             self.partitions.retain(|key, _| !forgotten.contains(key));
+            self.release();
+        }
+    }
+
+    /// Lets go of what forgotten partitions have left: topics without partitions, and room. Positions of topics change.
+    fn release(&mut self) {
+        let live: HashSet<u32> = self.partitions.keys().map(|(topic, _)| *topic).collect();
+        let loose = |held: usize, used: usize| held > 2 * used + SLACK;
+        if !loose(self.topics.len(), live.len()) && !loose(self.partitions.capacity(), self.partitions.len()) {
+            return;
+        }
+        let (old, partitions) = (std::mem::take(&mut self.topics), std::mem::take(&mut self.partitions));
+        self.topic_positions = HashMap::with_capacity(live.len());
+        self.partitions = IndexMap::with_capacity(partitions.len());
+        for ((topic, partition), cached) in partitions {
+            let Some(topic) = old.get(topic as usize) else { continue };
+            let position = self.topic_position(topic);
+            self.partitions.insert((position, partition), cached);
         }
     }
 
@@ -228,13 +248,15 @@ impl Session {
 #[derive(Debug)]
 pub(crate) struct FetchSessions {
     slots: usize,
+    /// Most partitions of all sessions together.
+    partitions_max: usize,
     sessions: Mutex<HashMap<i32, Arc<Entry>>>,
     metrics: Arc<ServerMetrics>,
 }
 
 impl FetchSessions {
     pub(crate) fn new(slots: usize, metrics: Arc<ServerMetrics>) -> Self {
-        Self { slots, sessions: Mutex::default(), metrics }
+        Self { slots, partitions_max: PARTITIONS_MAX, sessions: Mutex::default(), metrics }
     }
 
     fn remove(&self, id: i32) {
@@ -243,7 +265,12 @@ impl FetchSessions {
         self.metrics.fetch_sessions.store(sessions.len() as u64, Ordering::Relaxed);
     }
 
-    /// Takes a request in.
+    /// Partitions of all sessions.
+    fn held(&self) -> usize {
+        held(&self.sessions.lock())
+    }
+
+    /// Takes a request in. A session that grows past the limit of all ends: its client goes on with full requests.
     pub(crate) fn begin(&self, request: SessionRequest, now_ms: u64) -> Result<FetchContext, ResponseError> {
         if matches!(request.session_epoch, INITIAL_EPOCH | FINAL_EPOCH) {
             // A full request ends the session that it names.
@@ -269,9 +296,14 @@ impl FetchSessions {
             self.remove(entry.id);
             return Ok(FetchContext { topics: Arc::default(), asked: Vec::new(), kind: ContextKind::Sessionless, by_id });
         }
+        let grown = session.partitions.len() > entry.partitions.swap(session.partitions.len(), Ordering::Relaxed);
+        if grown && self.held() > self.partitions_max {
+            drop(session);
+            self.remove(entry.id);
+            return Err(ResponseError::FetchSessionIdNotFound);
+        }
         session.epoch = next_epoch(session.epoch);
         entry.last_used_ms.store(now_ms, Ordering::Relaxed);
-        entry.partitions.store(session.partitions.len(), Ordering::Relaxed);
         let (topics, asked, epoch) = (Arc::clone(&session.topics), session.asked(), session.epoch);
         drop(session);
         Ok(FetchContext { topics, asked, kind: ContextKind::Incremental(entry, epoch), by_id })
@@ -307,8 +339,7 @@ impl FetchSessions {
         if sessions.len() >= self.slots && !self.evict_one(&mut sessions, size, now_ms) {
             return NO_SESSION;
         }
-        let held: usize = sessions.values().map(|entry| entry.partitions.load(Ordering::Relaxed)).sum();
-        if held + size > PARTITIONS_MAX {
+        if held(&sessions) + size > self.partitions_max {
             return NO_SESSION;
         }
         let id = loop {
@@ -353,6 +384,10 @@ impl FetchSessions {
         self.metrics.fetch_session_evictions.fetch_add(1, Ordering::Relaxed);
         sessions.remove(&id).is_some()
     }
+}
+
+fn held(sessions: &HashMap<i32, Arc<Entry>>) -> usize {
+    sessions.values().map(|entry| entry.partitions.load(Ordering::Relaxed)).sum()
 }
 
 fn next_epoch(epoch: i32) -> i32 {

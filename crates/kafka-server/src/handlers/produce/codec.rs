@@ -16,7 +16,7 @@ use crate::guard::{Malformed, Walker};
 const FLEXIBLE_FROM: i16 = 9;
 /// First version with topic ids in place of names (KIP-516).
 pub(crate) const TOPIC_IDS_FROM: i16 = 13;
-/// Partitions of one request, far above what a client's `max.request.size` allows.
+/// Partitions of one request, and topics, far above what a client's `max.request.size` allows.
 const PARTITIONS_MAX: usize = 100_000;
 
 /// A decoded request.
@@ -76,8 +76,16 @@ fn read(frame: &[u8], body_start: usize, version: i16, ranges: &mut Vec<RecordsR
     let acks = walker.i16()?;
     let timeout_ms = walker.i32()?;
     let mut topics = Vec::new();
-    for _ in 0..walker.array_count(MIN_TOPIC_BYTES)? {
-        topics.push(read_topic(&mut walker, version, ranges)?);
+    let count = walker.array_count(MIN_TOPIC_BYTES)?;
+    if count > PARTITIONS_MAX {
+        return Err(Malformed::ArrayTooLong { count, remaining: walker.remaining() });
+    }
+    for _ in 0..count {
+        let topic = read_topic(&mut walker, version, ranges)?;
+        // One without partitions is not answered, and must not cost more than its bytes (I42).
+        if !topic.partitions.is_empty() {
+            topics.push(topic);
+        }
     }
     if flexible {
         walker.tags(&[])?;
@@ -167,8 +175,8 @@ mod tests {
         for version in 3..=13 {
             let decoded = decode(frame(&request(version), version), PREFIX, version).expect("decodes");
             assert_eq!((decoded.transactional_id.as_deref(), decoded.acks, decoded.timeout_ms), (Some("tx"), -1, 1234));
-            let wanted =
-                [("a", vec![(1, Some(10)), (2, Some(0)), (3, None)]), ("bb", vec![]), ("ccc", vec![(4, Some(200_000)), (5, Some(1))])];
+            // "bb" has no partitions.
+            let wanted = [("a", vec![(1, Some(10)), (2, Some(0)), (3, None)]), ("ccc", vec![(4, Some(200_000)), (5, Some(1))])];
             assert_eq!(decoded.topics.len(), wanted.len());
             for (topic, (name, partitions)) in decoded.topics.iter().zip(wanted) {
                 if version >= TOPIC_IDS_FROM {
@@ -194,8 +202,8 @@ mod tests {
         let lies_in_frame = |topic: usize, part: usize| {
             decoded.topics[topic].partitions[part].records.as_ref().is_some_and(|bytes| whole.contains(&bytes.as_ptr()))
         };
-        assert!(lies_in_frame(2, 0));
-        assert!(!lies_in_frame(0, 0) && !lies_in_frame(2, 1));
+        assert!(lies_in_frame(1, 0));
+        assert!(!lies_in_frame(0, 0) && !lies_in_frame(1, 1));
     }
 
     #[test]

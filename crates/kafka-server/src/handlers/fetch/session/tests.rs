@@ -154,3 +154,37 @@ fn a_partition_named_twice_counts_as_named_last() {
     let both = without_repeats(vec![asked(1, 5), asked(2, 0), asked(1, 9)]);
     assert_eq!(both.iter().map(|asked| (asked.partition, asked.fetch_offset)).collect::<Vec<_>>(), [(1, 9), (2, 0)]);
 }
+
+/// I42: a session must not grow past what one may be made with.
+#[test]
+fn a_session_that_grows_past_the_limit_of_all_ends() {
+    let mut client = Client::new(10);
+    client.sessions.partitions_max = 100;
+    let (first, second) = (client.create(40), client.create(40));
+    let grown = |id, upto: i32| request(id, 1, (0..upto).map(|partition| asked(partition, 0)).collect());
+    assert_eq!(client.fetch(grown(first, 60), |_| told(5, false)).expect("there is room").0.len(), 60);
+    assert_eq!(client.fetch(grown(second, 41), |_| told(5, false)).err(), Some(ResponseError::FetchSessionIdNotFound));
+    assert_eq!(client.sessions.sessions.lock().keys().copied().collect::<Vec<_>>(), [first], "what it held is given back");
+    assert_ne!(client.create(40), NO_SESSION, "there is room again");
+}
+
+#[test]
+fn topics_whose_partitions_are_all_forgotten_leave_the_session() {
+    let client = Client::new(10);
+    let id = client.create(2);
+    for (epoch, round) in (1..).zip(0..1_000) {
+        let mut change = request(id, epoch, vec![asked(0, i64::from(round))]);
+        change.topics = vec![topic(&format!("t{round}"))];
+        if round > 0 {
+            change.forgotten = vec![(topic(&format!("t{}", round - 1)), 0)];
+        }
+        let context = client.sessions.begin(change, 0).expect("incremental");
+        let read: Vec<_> =
+            context.asked.iter().map(|asked| (&*context.topics[asked.topic as usize].name, asked.partition, asked.fetch_offset)).collect();
+        let newest = format!("t{round}");
+        assert_eq!(read, [("t", 0, 0), ("t", 1, 0), (newest.as_str(), 0, i64::from(round))]);
+        assert!(context.topics.len() <= 40, "{} topics are kept of two", context.topics.len());
+        let settled = client.sessions.settle(&context, &[told(5, false), told(5, false), told(9, true)], 0, &client.entropy);
+        assert_eq!(settled.map(|settled| settled.included[2]), Ok(true));
+    }
+}

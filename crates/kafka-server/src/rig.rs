@@ -1,0 +1,76 @@
+//! For tests: one broker's handlers over a metadata store in memory and logs in a temporary directory, called without a connection.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use siltstone_common::Env;
+use siltstone_log::{LogManager, LogManagerConfig};
+use siltstone_metadata::api::{AdminChange, RegisterBroker};
+use siltstone_metadata::quotas::QuotaEntity;
+use siltstone_metadata::{MemoryStore, MetadataApi, MetadataService, MetadataServiceConfig};
+use siltstone_replica::{ReplicaConfig, ReplicaManager};
+
+use crate::context::{RequestContext, ServerConfig, Services};
+
+const BROKER: i32 = 0;
+
+/// A broker; dropped with its directory.
+pub(crate) struct Rig {
+    pub services: Arc<Services>,
+    pub metadata: Arc<MetadataService>,
+    _dir: tempfile::TempDir,
+}
+
+impl Rig {
+    /// A broker that is registered and leads what is created.
+    pub(crate) async fn new() -> Self {
+        let (env, dir) = (Env::system(), tempfile::tempdir().expect("a directory"));
+        let store = Arc::new(MemoryStore::new(env.clone()));
+        let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.expect("opens");
+        let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+        let epoch = metadata.register_broker(broker).await.expect("registers");
+        metadata.heartbeat(BROKER, epoch, false).await.expect("lives");
+        let config = LogManagerConfig {
+            dir: dir.path().to_owned(),
+            cluster_id: metadata.image().cluster_id.clone(),
+            wal_file_bytes: 1 << 20,
+            wal_bytes_max: 4 << 20,
+            tail_cache_bytes: 1 << 20,
+            disk_reserve_bytes: 0,
+            producer_expiration_ms: 86_400_000,
+        };
+        let (logs, _) = LogManager::open(config, env.clone()).expect("opens");
+        let replica_config = ReplicaConfig {
+            broker_id: BROKER,
+            broker_configs: BTreeMap::new(),
+            retention_check_interval: Duration::from_secs(300),
+            remote_fetch_max_wait: Duration::from_millis(500),
+            concurrent_uploads: 1,
+            disk_budget_bytes: u64::MAX,
+            log_dir: dir.path().to_owned(),
+            data_dir_was_empty: true,
+        };
+        let replicas = ReplicaManager::new(replica_config, env.clone(), metadata.clone(), logs, None);
+        replicas.start();
+        let config = ServerConfig {
+            broker_id: BROKER,
+            advertised_host: "localhost".to_owned(),
+            advertised_port: 9092,
+            broker_configs: BTreeMap::new(),
+            log_dir: dir.path().display().to_string(),
+        };
+        Self { services: Services::new(config, metadata.clone(), replicas, env), metadata, _dir: dir }
+    }
+
+    /// Sets a quota.
+    pub(crate) async fn set_quota(&self, entity: QuotaEntity, quota: &str, value: f64) {
+        let ops = BTreeMap::from([(quota.to_owned(), Some(value))]);
+        self.metadata.administer(AdminChange::Quotas { entity, ops }, false).await.expect("sets");
+    }
+
+    /// The surroundings of a request in this version.
+    pub(crate) fn request(&self, api_version: i16) -> RequestContext {
+        RequestContext { services: Arc::clone(&self.services), api_version, client_id: None, peer: ([127, 0, 0, 1], 1).into() }
+    }
+}
