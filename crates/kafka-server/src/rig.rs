@@ -45,6 +45,7 @@ impl Rig {
             broker_id: BROKER,
             broker_configs: BTreeMap::new(),
             retention_check_interval: Duration::from_secs(300),
+            local_retention_check_interval: Duration::from_secs(5),
             remote_fetch_max_wait: Duration::from_millis(500),
             concurrent_uploads: 1,
             disk_budget_bytes: u64::MAX,
