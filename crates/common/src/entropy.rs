@@ -3,11 +3,12 @@
 use std::fmt::Debug;
 
 use parking_lot::Mutex;
-use rand::rngs::SmallRng;
-use rand::{RngCore, SeedableRng};
+use rand::rngs::{OsRng, SmallRng};
+use rand::{RngCore, SeedableRng, TryRngCore};
 use uuid::Uuid;
 
-/// A source of random bits. Not for secrets.
+/// A source of random bits. Whoever has seen some must not be able to tell others: names that clients get to see and salts that they must
+/// not guess come from the same source.
 pub trait Entropy: Send + Sync + Debug {
     /// 64 random bits.
     fn next_u64(&self) -> u64;
@@ -24,16 +25,37 @@ pub trait Entropy: Send + Sync + Debug {
     }
 }
 
-/// A small, fast generator, seeded by the operating system or by a number of the caller's.
+/// The operating system's random bits.
+#[derive(Debug)]
+pub struct SystemEntropy {
+    /// For a system that has none to give.
+    fallback: SmallEntropy,
+}
+
+impl SystemEntropy {
+    /// See the type.
+    pub fn new() -> Self {
+        Self { fallback: SmallEntropy(Mutex::new(SmallRng::from_os_rng())) }
+    }
+}
+
+impl Default for SystemEntropy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Entropy for SystemEntropy {
+    fn next_u64(&self) -> u64 {
+        OsRng.try_next_u64().unwrap_or_else(|_| self.fallback.next_u64())
+    }
+}
+
+/// A small, fast generator for simulations: it can be predicted.
 #[derive(Debug)]
 pub struct SmallEntropy(Mutex<SmallRng>);
 
 impl SmallEntropy {
-    /// Seeded by the operating system: another sequence each time.
-    pub fn from_os() -> Self {
-        Self(Mutex::new(SmallRng::from_os_rng()))
-    }
-
     /// The same seed gives the same sequence.
     pub fn seeded(seed: u64) -> Self {
         Self(Mutex::new(SmallRng::seed_from_u64(seed)))

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::clock::{Clock, SimulatedClock, SystemClock};
-use crate::entropy::{Entropy, SmallEntropy};
+use crate::entropy::{Entropy, SmallEntropy, SystemEntropy};
 use crate::fs::{FileSystem, RealFs};
 use crate::tasks::Tasks;
 
@@ -25,7 +25,7 @@ impl Env {
     pub fn system() -> Self {
         Self {
             clock: Arc::new(SystemClock::new()),
-            entropy: Arc::new(SmallEntropy::from_os()),
+            entropy: Arc::new(SystemEntropy::new()),
             fs: Arc::new(RealFs),
             tasks: Tasks::threaded(),
         }

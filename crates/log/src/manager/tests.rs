@@ -4,6 +4,7 @@ use siltstone_common::fs::{FileSystem, SimFs};
 
 use super::*;
 use crate::testing::*;
+use crate::wal::entry::EntryHeader;
 
 fn values(range: std::ops::Range<i64>) -> Vec<(i64, Vec<u8>)> {
     range.map(|offset| (offset, format!("value {offset}").into_bytes())).collect()
@@ -526,4 +527,76 @@ fn a_reset_leaves_a_log_that_has_gone_on_since() {
         assert_eq!(log.offsets().log_end, 63);
         assert_eq!(contents(&log, 60, 1 << 10), values(60..63));
     });
+}
+
+/// Entries in the payload of other entries, as anybody who may write to one topic can send them.
+fn forged(victim: siltstone_common::TopicIdPartition, lead: usize) -> Vec<u8> {
+    let mut payload = batch(0, &[b"forged"]);
+    crate::batch::stamp(&mut payload, 3, 1);
+    let mut out = vec![0; lead];
+    for salt in 1..200 {
+        let (sequence, payload_len) = (1 << 40, payload.len() as u32);
+        let header = EntryHeader { payload_len, salt, sequence, durable_sequence: sequence, id: victim };
+        out.extend_from_slice(&header.encode(&payload));
+        out.extend_from_slice(&payload);
+        out.resize(lead + (out.len() - lead).next_multiple_of(8), 0);
+    }
+    out
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_producer_writes_into_its_records_is_never_taken_for_entries() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let (mallory, victim) = (process.log(0, &small_segments()), process.log(1, &small_segments()));
+    mallory.set_config(LogConfig { segment_bytes: 100_000, ..LogConfig::default() });
+    // The first forged entry has to lie on a multiple of 8 in the file.
+    let at = batch(0, &[&forged(victim.id(), 0)]).len() - forged(victim.id(), 0).len() - 1;
+    let value = forged(victim.id(), (8 - at % 8) % 8);
+    for _ in 0..100 {
+        append(&mallory, &value);
+        acknowledged(&mallory).await;
+    }
+    append_values(&victim, 0..10);
+    acknowledged(&victim).await;
+    drop((mallory, victim));
+    let killed = fs.kill();
+    process.kill().await;
+
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
+    assert_eq!(process.report.quarantined, Vec::<String>::new());
+    assert_eq!(contents(&process.log(1, &small_segments()), 0, 300), values(0..10));
+}
+
+/// The one WAL file that was taken into use.
+fn wal_file_in_use(fs: &SimFs) -> PathBuf {
+    let files = fs.dump().into_iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "wal"));
+    files.filter(|(_, bytes)| bytes.as_ref().is_some_and(|bytes| bytes[0] != 0)).map(|(path, _)| path).next().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_file_header_of_the_newest_wal_file_loses_nothing_and_two_are_reported() {
+    for damaged_copies in [1, 2] {
+        let fs = SimFs::new();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        append_values(&log, 0..3);
+        acknowledged(&log).await;
+        drop(log);
+        let fs = {
+            let killed = fs.kill();
+            process.kill().await;
+            killed
+        };
+        let path = wal_file_in_use(&fs);
+        (0..damaged_copies).for_each(|copy| fs.flip_bit(&path, copy * 2048 + 20, 0).unwrap());
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        if damaged_copies == 1 {
+            assert_eq!(contents(&log, 0, 300), values(0..3));
+        } else {
+            assert_eq!(process.report.quarantined.len(), 1, "{:?}", process.report);
+            assert!(!fs.exists(&path) && fs.exists(&path.with_extension("wal.corrupt-0")), "set aside");
+        }
+    }
 }

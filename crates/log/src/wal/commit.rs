@@ -158,7 +158,7 @@ impl Writer {
             0 => shared.wal.files.lock().end_at_start(),
             written => written + 1,
         };
-        let header = FileHeader { generation, first_sequence: first.sequence, previous_end };
+        let header = FileHeader { generation, salt: shared.env.entropy.next_u64(), first_sequence: first.sequence, previous_end };
         let next = files::begin_use(fs, spare, header)?;
         if let Some(filled) = self.current.replace(next) {
             shared.wal.files.lock().retire(&filled, first.sequence - 1);
@@ -191,7 +191,7 @@ impl Writer {
         self.headers.extend(group.iter().map(|pending| {
             let header = EntryHeader {
                 payload_len: pending.bytes.len() as u32,
-                generation: current.header.generation,
+                salt: current.header.salt,
                 sequence: pending.sequence,
                 durable_sequence: self.durable_sequence,
                 id: pending.log.id(),

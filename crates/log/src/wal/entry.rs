@@ -3,15 +3,17 @@
 //! ```text
 //! file header, in a block of 4096 bytes      entry, padded to 8 bytes
 //!   0  magic "SILTWAL1"                        0  crc32c of bytes 4..56 and the payload
-//!   8  version            u32 = 1              4  payload length      u32
-//!  12  crc32c of 16..40   u32                  8  generation          u64
+//!   8  version            u32 = 2              4  payload length      u32
+//!  12  crc32c of 16..48   u32                  8  salt                u64
 //!  16  generation         u64                 16  sequence            u64
-//!  24  first sequence     u64                 24  durable sequence    u64
-//!  32  previous end       u64                 32  topic id            16 bytes
-//!                                             48  partition           i32
-//!                                             52  kind                u8 = 1 (batches), then 3 zero bytes
+//!  24  salt               u64                 24  durable sequence    u64
+//!  32  first sequence     u64                 32  topic id            16 bytes
+//!  40  previous end       u64                 48  partition           i32
+//! 2048 the same again                         52  kind                u8 = 1 (batches), then 3 zero bytes
 //!                                             56  payload
 //! ```
+//! The salt is random, another at each use of a file, and leaves the machine never: payloads, which clients choose, and what an earlier use left
+//! can't pass for entries.
 
 use siltstone_common::{TopicId, TopicIdPartition};
 use uuid::Uuid;
@@ -20,12 +22,14 @@ use crate::codec::{Fields, crc32c};
 
 /// Where the entries of a file begin: the header has a block to itself, so that no torn write of an entry can hit it.
 pub(crate) const FILE_HEADER_LEN: u64 = 4096;
-/// Bytes of the header in that block.
-pub(crate) const FILE_HEADER_FIELDS_LEN: usize = 40;
+/// Bytes of one copy of the header in that block.
+const FILE_HEADER_FIELDS_LEN: usize = 48;
+/// Where the copies begin: in sectors of their own.
+const FILE_HEADER_COPIES: [usize; 2] = [0, 2048];
 /// Bytes of an entry before its payload.
 pub(crate) const ENTRY_HEADER_LEN: usize = 56;
 const MAGIC: &[u8; 8] = b"SILTWAL1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const KIND_BATCHES: u8 = 1;
 
 /// Which use of a (recycled) file this is.
@@ -33,6 +37,8 @@ const KIND_BATCHES: u8 = 1;
 pub(crate) struct FileHeader {
     /// Strictly increasing over all files ever taken into use in this data directory.
     pub(crate) generation: u64,
+    /// In each of its entries.
+    pub(crate) salt: u64,
     /// Sequence of the first entry.
     pub(crate) first_sequence: u64,
     /// Sequence after the last entry of the file before. What lies between the two was a torn end, and void, when this use began.
@@ -40,25 +46,37 @@ pub(crate) struct FileHeader {
 }
 
 impl FileHeader {
-    /// The header's bytes.
-    pub(crate) fn encode(&self) -> [u8; FILE_HEADER_FIELDS_LEN] {
-        let mut bytes = [0; FILE_HEADER_FIELDS_LEN];
-        bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_be_bytes());
-        bytes[16..24].copy_from_slice(&self.generation.to_be_bytes());
-        bytes[24..32].copy_from_slice(&self.first_sequence.to_be_bytes());
-        bytes[32..40].copy_from_slice(&self.previous_end.to_be_bytes());
-        let crc = crc32c(&[&bytes[16..]]);
-        bytes[12..16].copy_from_slice(&crc.to_be_bytes());
-        bytes
+    /// The header's block.
+    pub(crate) fn encode(&self) -> [u8; FILE_HEADER_LEN as usize] {
+        let mut fields = [0; FILE_HEADER_FIELDS_LEN];
+        fields[..8].copy_from_slice(MAGIC);
+        fields[8..12].copy_from_slice(&VERSION.to_be_bytes());
+        fields[16..24].copy_from_slice(&self.generation.to_be_bytes());
+        fields[24..32].copy_from_slice(&self.salt.to_be_bytes());
+        fields[32..40].copy_from_slice(&self.first_sequence.to_be_bytes());
+        fields[40..].copy_from_slice(&self.previous_end.to_be_bytes());
+        let crc = crc32c(&[&fields[16..]]);
+        fields[12..16].copy_from_slice(&crc.to_be_bytes());
+        let mut block = [0; FILE_HEADER_LEN as usize];
+        for at in FILE_HEADER_COPIES {
+            block[at..at + FILE_HEADER_FIELDS_LEN].copy_from_slice(&fields);
+        }
+        block
     }
 
-    /// From a file's first bytes; `None` if it was never taken into use or its header is torn.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut fields = Fields::new(bytes.get(..FILE_HEADER_FIELDS_LEN)?);
+    /// From a file's first block: of the copies that check out the newer one, since a torn write may have left one of the use before. `None` if
+    /// there is none.
+    pub(crate) fn decode(block: &[u8]) -> Option<Self> {
+        let copies = FILE_HEADER_COPIES.into_iter().filter_map(|at| Self::decode_copy(block.get(at..at + FILE_HEADER_FIELDS_LEN)?));
+        copies.max_by_key(|header| header.generation)
+    }
+
+    fn decode_copy(fields: &[u8]) -> Option<Self> {
+        let mut fields = Fields::new(fields);
         let known = fields.array::<8>()? == *MAGIC && fields.u32()? == VERSION;
         let crc_matches = fields.u32()? == crc32c(&[fields.rest()]);
-        let header = Self { generation: fields.u64()?, first_sequence: fields.u64()?, previous_end: fields.u64()? };
+        let (generation, salt) = (fields.u64()?, fields.u64()?);
+        let header = Self { generation, salt, first_sequence: fields.u64()?, previous_end: fields.u64()? };
         (known && crc_matches).then_some(header)
     }
 }
@@ -68,8 +86,8 @@ impl FileHeader {
 pub(crate) struct EntryHeader {
     /// Bytes of the payload.
     pub(crate) payload_len: u32,
-    /// The file's generation: what a recycled file held before has a lower one.
-    pub(crate) generation: u64,
+    /// That of the file's use.
+    pub(crate) salt: u64,
     /// Strictly increasing by one over all entries.
     pub(crate) sequence: u64,
     /// Every entry up to this sequence was synced when this one was written: a bad entry at or below it is corruption, one
@@ -84,7 +102,7 @@ impl EntryHeader {
     pub(crate) fn encode(&self, payload: &[u8]) -> [u8; ENTRY_HEADER_LEN] {
         let mut bytes = [0; ENTRY_HEADER_LEN];
         bytes[4..8].copy_from_slice(&self.payload_len.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.generation.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.salt.to_be_bytes());
         bytes[16..24].copy_from_slice(&self.sequence.to_be_bytes());
         bytes[24..32].copy_from_slice(&self.durable_sequence.to_be_bytes());
         bytes[32..48].copy_from_slice(self.id.topic_id.0.as_bytes());
@@ -100,10 +118,10 @@ impl EntryHeader {
         let mut fields = Fields::new(bytes.get(..ENTRY_HEADER_LEN)?);
         let crc = fields.u32()?;
         let payload_len = fields.u32()?;
-        let (generation, sequence, durable_sequence) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let (salt, sequence, durable_sequence) = (fields.u64()?, fields.u64()?, fields.u64()?);
         let topic_id = TopicId(Uuid::from_bytes(fields.array()?));
         let id = TopicIdPartition::new(topic_id, fields.i32()?);
-        let header = Self { payload_len, generation, sequence, durable_sequence, id };
+        let header = Self { payload_len, salt, sequence, durable_sequence, id };
         (fields.u8()? == KIND_BATCHES).then_some((header, crc))
     }
 
@@ -126,19 +144,31 @@ mod tests {
 
     #[test]
     fn file_header_golden() {
-        let header = FileHeader { generation: 3, first_sequence: 1000, previous_end: 990 };
-        let golden = "53494c5457414c310000000152426d4b\
-            000000000000000300000000000003e800000000000003de";
-        assert_eq!(hex(&header.encode()), golden);
-        assert_eq!(FileHeader::decode(&header.encode()), Some(header));
-        let mut damaged = header.encode();
+        let header = FileHeader { generation: 3, salt: 0x5a17, first_sequence: 1000, previous_end: 990 };
+        let golden = "53494c5457414c3100000002ff64a28d00000000000000030000000000005a17\
+            00000000000003e800000000000003de";
+        let block = header.encode();
+        assert_eq!(hex(&block[..48]), golden);
+        assert_eq!(FileHeader::decode(&block), Some(header));
+        let mut damaged = block;
         damaged[20] ^= 1;
+        assert_eq!(FileHeader::decode(&damaged), Some(header), "by its copy");
+        damaged[2048 + 20] ^= 1;
         assert_eq!(FileHeader::decode(&damaged), None);
     }
 
     #[test]
+    fn of_two_uses_in_a_torn_file_header_the_newer_counts() {
+        let before = FileHeader { generation: 3, salt: 1, first_sequence: 1000, previous_end: 990 };
+        let after = FileHeader { generation: 9, salt: 2, first_sequence: 2000, previous_end: 2000 };
+        let torn = |first: FileHeader, second: FileHeader| [&first.encode()[..512], &second.encode()[512..]].concat();
+        assert_eq!(FileHeader::decode(&torn(before, after)), Some(after));
+        assert_eq!(FileHeader::decode(&torn(after, before)), Some(after));
+    }
+
+    #[test]
     fn entry_golden() {
-        let header = EntryHeader { payload_len: 5, generation: 3, sequence: 1001, durable_sequence: 999, id: ID };
+        let header = EntryHeader { payload_len: 5, salt: 3, sequence: 1001, durable_sequence: 999, id: ID };
         let golden = "ef2a207800000005000000000000000300000000000003e900000000000003e7\
             000000000000000000000000010203040000000701000000";
         let bytes = header.encode(b"hello");

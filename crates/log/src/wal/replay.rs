@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use siltstone_common::fs::{File, FileSystem, OpenMode};
 
-use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FILE_HEADER_FIELDS_LEN, FILE_HEADER_LEN, FileHeader, entry_len};
+use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FILE_HEADER_LEN, FileHeader, entry_len};
 use super::files::{self, FullFile, Spare};
 use crate::error::LogError;
 
@@ -53,7 +53,7 @@ pub(crate) fn replay(
     on_entry: &mut dyn FnMut(&EntryHeader, Bytes) -> Result<(), LogError>,
 ) -> Result<Replayed, LogError> {
     let mut replayed = Replayed { next_generation: 1, next_sequence: first_live_sequence.max(1), ..Replayed::default() };
-    let found = list(fs, dir, &mut replayed).map_err(|error| LogError::io(dir, error))?;
+    let found = list(fs, dir, skip, &mut replayed).map_err(|error| LogError::io(dir, error))?;
     let mut expected = None;
     for (at, file) in found.iter().enumerate() {
         let file_end = found.get(at + 1).map(|next| next.header.previous_end);
@@ -76,8 +76,9 @@ pub(crate) fn replay(
     Ok(replayed)
 }
 
-/// The files with a header, by generation; the others become spares.
-fn list(fs: &dyn FileSystem, dir: &Path, replayed: &mut Replayed) -> io::Result<Vec<Found>> {
+/// The files with a header, by generation. The others become spares; but a file that was in use has a header, or is damaged: it is kept aside,
+/// unless nothing is needed of the WAL (`skip`).
+fn list(fs: &dyn FileSystem, dir: &Path, skip: bool, replayed: &mut Replayed) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     for entry in fs.read_dir(dir)? {
         let Some(slot) = files::slot_of(&entry.name) else {
@@ -86,19 +87,23 @@ fn list(fs: &dyn FileSystem, dir: &Path, replayed: &mut Replayed) -> io::Result<
         replayed.next_slot = replayed.next_slot.max(slot + 1);
         let path = dir.join(&entry.name);
         let file = fs.open(&path, OpenMode::Read)?;
-        let mut bytes = [0; FILE_HEADER_FIELDS_LEN];
-        let header = match file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => FileHeader::decode(&bytes),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => None,
-            Err(error) => return Err(error),
-        };
-        match header {
+        if entry.len <= FILE_HEADER_LEN {
+            fs.remove_file(&path)?;
+            continue;
+        }
+        let mut block = [0; FILE_HEADER_LEN as usize];
+        file.read_exact_at(&mut block, 0)?;
+        let len = entry.len;
+        match FileHeader::decode(&block) {
             Some(header) => {
                 replayed.next_generation = replayed.next_generation.max(header.generation + 1);
-                found.push(Found { path, len: entry.len, header });
+                found.push(Found { path, len, header });
             }
-            None if entry.len > FILE_HEADER_LEN => replayed.spares.push(Spare { path, len: entry.len }),
-            None => fs.remove_file(&path)?,
+            None if skip || block.iter().all(|byte| *byte == 0) => replayed.spares.push(Spare { path, len }),
+            None => {
+                replayed.damage.push(format!("{}: the file header does not check out, its entries are left out", path.display()));
+                replayed.full.push(FullFile { path, len, last_sequence: 0, corrupt: true });
+            }
         }
     }
     found.sort_by_key(|file| file.header.generation);
@@ -165,7 +170,7 @@ impl Walk<'_> {
         let Some(head) = bytes.first_chunk::<ENTRY_HEADER_LEN>().copied() else {
             return Ok(None);
         };
-        let Some((header, crc)) = EntryHeader::decode(&head).filter(|(header, _)| header.generation == self.file.header.generation) else {
+        let Some((header, crc)) = EntryHeader::decode(&head).filter(|(header, _)| header.salt == self.file.header.salt) else {
             return Ok(None);
         };
         let payload_len = header.payload_len as usize;
@@ -180,8 +185,8 @@ impl Walk<'_> {
         let mut torn_bytes = 0;
         let mut at = position;
         while at + (ENTRY_HEADER_LEN as u64) <= self.file.len {
-            let generation = self.file.header.generation.to_be_bytes();
-            if window.at(at, 16)?.is_none_or(|bytes| bytes[8..] != generation) {
+            let salt = self.file.header.salt.to_be_bytes();
+            if window.at(at, 16)?.is_none_or(|bytes| bytes[8..] != salt) {
                 at += 8;
                 continue;
             }
@@ -207,7 +212,7 @@ impl Walk<'_> {
     fn torn_head(&self, window: &mut Window, position: u64) -> io::Result<u64> {
         let header = window.at(position, ENTRY_HEADER_LEN)?.and_then(EntryHeader::decode);
         Ok(match header {
-            Some((header, _)) if header.generation == self.file.header.generation => {
+            Some((header, _)) if header.salt == self.file.header.salt => {
                 (entry_len(header.payload_len as usize) as u64).min(self.file.len - position)
             }
             _ => 0,
