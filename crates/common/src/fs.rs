@@ -20,6 +20,23 @@ pub use sim::SimFs;
 /// Blocks of [`OpenMode::Direct`], bytes.
 pub const DIRECT_BLOCK_BYTES: usize = 4096;
 
+/// True if there was no room: the disk is full, or a quota is used up.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// True if the system was short of something that comes back (descriptors, memory): nothing was done, so it can be tried again.
+pub fn is_short(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN];
+    error.raw_os_error().is_some_and(|code| short.iter().any(|errno| errno.raw_os_error() == code))
+}
+
+/// A failed sync as an error that nobody takes for a full disk: what it should have written may be gone though the next sync would succeed (I38).
+pub fn sync_error(error: &io::Error) -> io::Error {
+    io::Error::other(format!("sync failed: {error}"))
+}
+
 /// How a file is opened.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
 pub enum OpenMode {

@@ -182,6 +182,15 @@ pub enum ReadError {
 }
 
 impl ReadError {
+    /// True if what is on the disk is at fault. Any other error of the disk (no descriptors, EIO) may pass: the bytes may be whole.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            ReadError::Io(error) => is_damage(error),
+            ReadError::Corrupt { .. } => true,
+            ReadError::OutOfRange { .. } | ReadError::NotLocal { .. } | ReadError::Offline(_) => false,
+        }
+    }
+
     /// As the failure of an operation on the file at `path`.
     pub(crate) fn into_log_error(self, path: &std::path::Path) -> LogError {
         match self {
@@ -189,4 +198,9 @@ impl ReadError {
             other => LogError::Corrupt { path: path.display().to_string(), reason: other.to_string() },
         }
     }
+}
+
+/// True if an error of the disk says that a file is gone or shorter than it should be.
+pub(crate) fn is_damage(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
 }

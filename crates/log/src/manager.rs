@@ -111,6 +111,12 @@ impl LogManager {
         let log = PartitionLog::open(id, Arc::clone(&self.shared), config, recovered.unwrap_or_default(), covered_sequence)?;
         self.shared.logs.write().insert(id, Arc::clone(&log));
         self.shared.recovered.lock().remove(&id);
+        if log.has_unrecorded()
+            && let Err(error) = log.record_in_manifest()
+        {
+            tracing::warn!(%id, %error, "what was cut at opening is not in the manifest yet");
+            self.shared.flusher.try_again(&log);
+        }
         Ok(log)
     }
 
@@ -131,7 +137,7 @@ impl LogManager {
     /// Removes a partition's log. Blocks.
     ///
     /// # Errors
-    /// [`LogError::Io`]; the log is then gone or whole after a restart.
+    /// [`LogError::Io`]; the log takes no appends any more, it is gone or whole after a restart, and the removal is to be tried again.
     pub fn delete(&self, id: TopicIdPartition) -> Result<(), LogError> {
         let _changing = self.changing.lock();
         let log = self.get(id);
@@ -144,20 +150,23 @@ impl LogManager {
         let fs = &self.shared.env.fs;
         let dir = self.shared.partition_dir(id);
         let doomed = dir.with_extension("deleted");
-        let existed = fs.exists(&dir);
         let failed = |error| LogError::io(&dir, error);
-        if existed {
+        if fs.exists(&dir) {
             fs.rename(&dir, &doomed).map_err(failed)?;
             fs.sync_dir(&segments_dir(&self.shared.config.dir)).map_err(failed)?;
         }
         fault::point("delete.renamed").map_err(failed)?;
-        self.shared.logs.write().remove(&id);
-        self.shared.recovered.lock().remove(&id);
         let covered_sequence = self.shared.wal.next_sequence() - 1;
+        // Still known until it is removed, but with nothing to it.
+        if let Some(recovered) = self.shared.recovered.lock().get_mut(&id) {
+            *recovered = Recovered { void_sequence: covered_sequence, ..Recovered::default() };
+        }
         self.shared.append_manifest(&mut |out| out.push(Record::Removed { id, covered_sequence }))?;
-        if existed {
+        if fs.exists(&doomed) {
             fs.remove_dir_all(&doomed).map_err(failed)?;
         }
+        self.shared.logs.write().remove(&id);
+        self.shared.recovered.lock().remove(&id);
         Ok(())
     }
 

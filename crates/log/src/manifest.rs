@@ -1,13 +1,13 @@
 //! The manifest of a data directory: what the segment files of every partition hold, synced.
 //!
 //! # Overview
-//! An append-only file of checksummed records; the newest record of a partition counts. Every change of what may be relied upon
-//! (a flush that lets go of WAL entries, a sealed segment, a raised log start, a truncation, a removal) is one appended and synced record,
-//! so each is atomic. When the file has grown to a multiple of what it holds it is written anew: temporary file, sync, rename,
-//! sync of the directory (I39).
+//! An append-only file of records; the newest record of a partition counts. Every change of what may be relied upon
+//! (a flush that lets go of WAL entries, a sealed segment, a raised log start, a truncation, a removal) is one record; what is appended
+//! and synced together is one checksummed group, so each is atomic. When the file has grown to a multiple of what it holds it is written anew: temporary file, sync, rename,
+//! sync of the directory (I39). Some room is taken ahead, so that on a full disk it can still be said that something was removed (I40).
 //!
 //! # Crash consistency
-//! A cut last record was never relied upon. A bad record before a good one is damage: then the directories have to be read
+//! A torn last group was never relied upon, whatever of it is there. A bad group before a good one is damage: then the directories have to be read
 //! instead ([`Loaded::damaged`]). The stop was clean if the last record is [`Record::Closed`].
 
 pub(crate) mod record;
@@ -18,13 +18,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use siltstone_common::fs::{File, FileSystem, OpenMode};
+use siltstone_common::fs::{File, FileSystem, OpenMode, is_full, is_short, sync_error};
 use siltstone_common::{TopicIdPartition, fault};
 
-use record::{FILE_HEADER, PartitionRecord, Record};
+use record::{FILE_HEADER, PartitionRecord, Record, decode_group, encode_group};
 
 /// The file is written anew when it is larger than this and than twice what it held when last written.
 const REWRITE_BYTES_MIN: u64 = 1 << 20;
+/// Room taken ahead of what is appended.
+const RESERVE_BYTES: u64 = 64 << 10;
 
 /// What the manifest says.
 #[derive(Debug, Default)]
@@ -58,18 +60,19 @@ pub(crate) fn load(fs: &dyn FileSystem, path: &Path) -> io::Result<Loaded> {
         }
         Err(error) => return Err(error),
     };
-    let Some(mut rest) = bytes.strip_prefix(&FILE_HEADER) else {
+    if !bytes.starts_with(&FILE_HEADER) {
         loaded.damaged = true;
         return Ok(loaded);
-    };
-    while !rest.is_empty() {
-        let Some((record, len)) = Record::decode(rest) else {
-            loaded.closed = None;
-            loaded.damaged = (1..rest.len()).any(|at| Record::decode(&rest[at..]).is_some());
-            break;
-        };
-        loaded.apply(record);
-        rest = &rest[len..];
+    }
+    let group_at = |at: usize| decode_group(&bytes[at..], at as u64);
+    let mut end = FILE_HEADER.len();
+    while let Some((records, len)) = group_at(end) {
+        records.into_iter().for_each(|record| loaded.apply(record));
+        end += len;
+    }
+    if bytes[end..].iter().any(|byte| *byte != 0) {
+        loaded.closed = None;
+        loaded.damaged = (end + 1..bytes.len()).any(|at| group_at(at).is_some());
     }
     Ok(loaded)
 }
@@ -98,8 +101,20 @@ struct Open {
     file: Arc<dyn File>,
     position: u64,
     position_rewritten: u64,
+    /// Room taken, from the file's begin.
+    reserved: u64,
     first_live_sequence: u64,
     removed: BTreeMap<TopicIdPartition, u64>,
+}
+
+impl Open {
+    /// Takes room for `len` more bytes and some ahead, as far as there is any.
+    fn reserve(&mut self, len: u64) {
+        let wanted = self.position + len + RESERVE_BYTES;
+        if wanted > self.reserved + RESERVE_BYTES / 2 && self.file.allocate(wanted).is_ok() {
+            self.reserved = wanted;
+        }
+    }
 }
 
 /// The manifest, open for appending.
@@ -123,7 +138,7 @@ impl Manifest {
         partitions: Vec<Record>,
     ) -> io::Result<Self> {
         let (file, position) = rewrite(fs.as_ref(), &path, &removed, first_live_sequence, partitions)?;
-        let open = Open { file, position, position_rewritten: position, first_live_sequence, removed };
+        let open = Open { file, position, position_rewritten: position, reserved: position, first_live_sequence, removed };
         Ok(Self { fs, path, open: Mutex::new(open) })
     }
 
@@ -132,6 +147,9 @@ impl Manifest {
         let mut open = self.open.lock();
         let mut list = Vec::new();
         records(&mut list);
+        if list.is_empty() {
+            return Ok(());
+        }
         for record in &list {
             match record {
                 Record::Partition(record) => _ = open.removed.remove(&record.id),
@@ -144,21 +162,26 @@ impl Manifest {
                 Record::Opened | Record::Closed { .. } => {}
             }
         }
-        let mut bytes = Vec::new();
-        list.iter().for_each(|record| record.encode(&mut bytes));
+        let bytes = encode_group(&list, open.position);
         fault::point("manifest.append")?;
+        open.reserve(bytes.len() as u64);
         open.file.write_all_at(&bytes, open.position)?;
         fault::point("manifest.appended")?;
-        open.file.sync_data()?;
+        open.file.sync_data().map_err(|error| sync_error(&error))?;
         open.position += bytes.len() as u64;
         let closed = matches!(list.last(), Some(Record::Closed { .. }));
         if !closed && open.position > REWRITE_BYTES_MIN.max(2 * open.position_rewritten) {
             let mut partitions = Vec::new();
             all(&mut partitions);
-            let (file, position) = rewrite(self.fs.as_ref(), &self.path, &open.removed, open.first_live_sequence, partitions)?;
-            open.file = file;
-            open.position = position;
-            open.position_rewritten = position;
+            match rewrite(self.fs.as_ref(), &self.path, &open.removed, open.first_live_sequence, partitions) {
+                Ok((file, position)) => {
+                    open.file = file;
+                    (open.position, open.position_rewritten, open.reserved) = (position, position, position);
+                }
+                // What was to be said is said: the file only does not get smaller yet.
+                Err(error) if is_full(&error) || is_short(&error) => tracing::warn!(%error, "the manifest can't be written anew"),
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -171,13 +194,12 @@ fn rewrite(
     first_live_sequence: u64,
     partitions: Vec<Record>,
 ) -> io::Result<(Arc<dyn File>, u64)> {
+    let mut records = vec![Record::WalTrim { first_live_sequence }];
+    records.extend(removed.iter().map(|(id, covered_sequence)| Record::Removed { id: *id, covered_sequence: *covered_sequence }));
+    records.extend(partitions);
+    records.push(Record::Opened);
     let mut bytes = FILE_HEADER.to_vec();
-    Record::WalTrim { first_live_sequence }.encode(&mut bytes);
-    for (id, covered_sequence) in removed {
-        Record::Removed { id: *id, covered_sequence: *covered_sequence }.encode(&mut bytes);
-    }
-    partitions.iter().for_each(|record| record.encode(&mut bytes));
-    Record::Opened.encode(&mut bytes);
+    bytes.extend(encode_group(&records, FILE_HEADER.len() as u64));
     let file = write_durably(fs, path, &bytes)?;
     Ok((file, bytes.len() as u64))
 }
@@ -192,7 +214,7 @@ pub(crate) fn write_durably(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> i
     fs.rename(&temporary, path)?;
     fault::point("checkpoint.renamed")?;
     if let Some(dir) = path.parent() {
-        fs.sync_dir(dir)?;
+        fs.sync_dir(dir).map_err(|error| sync_error(&error))?;
     }
     Ok(file)
 }

@@ -42,7 +42,7 @@ use tokio::sync::watch;
 use crate::epochs::EpochEntry;
 use crate::manifest::record::Record;
 use crate::producers::{ProducerInfo, VerificationGuard};
-use crate::segment::SegmentStat;
+use crate::segment::{Phase, SegmentStat};
 use crate::shared::Shared;
 use state::LogState;
 
@@ -251,10 +251,10 @@ impl PartitionLog {
         self.offsets.subscribe()
     }
 
-    /// Completes when the WAL has room for more: to be awaited before an append, so that a slow disk slows producers down instead
-    /// of filling the memory.
+    /// Completes when the WAL has room for more, or appends are refused: to be awaited before an append, so that a slow disk slows producers
+    /// down instead of filling the memory.
     pub async fn ready(&self) {
-        self.shared.wal.room().await;
+        self.shared.wal.room(&self.shared.health).await;
     }
 
     /// Raises the high watermark (never lowers it, never past the log end).
@@ -361,6 +361,11 @@ impl PartitionLog {
     /// True if a rolled segment waits to be completed.
     pub(crate) fn wants_seal(&self) -> bool {
         self.state.lock().has_closing()
+    }
+
+    /// True if segments are sealed that the manifest does not have so.
+    pub(crate) fn has_unrecorded(&self) -> bool {
+        self.state.lock().segments.iter().any(|segment| segment.phase == Phase::Sealed)
     }
 
     /// True if so much waits for the segment file that it is to be written.

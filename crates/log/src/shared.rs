@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
-use siltstone_common::fs::FileLock;
+use siltstone_common::fs::{FileLock, is_full, is_short};
 use siltstone_common::{Env, TopicIdPartition};
 
 use crate::error::{AppendError, LogError};
@@ -107,13 +107,16 @@ impl Shared {
         if let Some(listener) = self.listener.get() {
             listener.0.offline(reason);
         }
+        // Ends the loop, and lets go who waits for room.
+        self.wal.close();
     }
 
-    /// Turns a failed write or sync into the log's state and error: a full disk refuses appends, all else goes offline.
+    /// Turns a failed open or write into the log's state and error: a full disk refuses appends, what is short comes back (the caller tries again),
+    /// all else goes offline.
     pub(crate) fn failed(&self, path: &Path, error: std::io::Error) -> LogError {
-        if error.kind() == std::io::ErrorKind::StorageFull {
+        if is_full(&error) {
             self.disk_is_full();
-        } else {
+        } else if !is_short(&error) {
             self.go_offline(&format!("{}: {error}", path.display()));
         }
         LogError::io(path, error)
@@ -128,6 +131,7 @@ impl Shared {
     /// Refuses appends until there is room (I40).
     pub(crate) fn disk_is_full(&self) {
         if !self.health.set_no_space(true) {
+            self.wal.wake_waiting();
             tracing::error!(dir = %self.config.dir.display(), "disk is full: appends are refused until there is room");
         }
     }

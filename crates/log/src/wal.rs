@@ -12,7 +12,7 @@
 //! - Sequences increase by one over all entries ever queued; a file's generation is higher than that of any file used before it.
 //!   So bytes left over in a recycled file are never taken for entries.
 //! - The file before is synced before the first entry of the next one is written: only the newest file can have a torn end.
-//! - I38: after a failed sync nothing is retried; the directory goes offline.
+//! - I38: after a failed sync nothing is retried, whatever its error; the directory goes offline.
 //! - The queue is bounded: [`Wal::has_room`] tells appenders to wait.
 //!
 //! # Crash consistency
@@ -33,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::partition::PartitionLog;
+use crate::shared::Health;
 use files::WalFiles;
 
 /// Bytes worth a commit, however many more are expected.
@@ -145,17 +146,23 @@ impl Wal {
         }
     }
 
-    /// Completes when the queue is short enough for more appends.
-    pub(crate) async fn room(&self) {
+    /// Completes when the queue is short enough for more appends, or none is taken anyway: the append then says why.
+    pub(crate) async fn room(&self, health: &Health) {
         loop {
             let waiting = self.room.notified();
             tokio::pin!(waiting);
             waiting.as_mut().enable();
-            if !self.overfull.load(Ordering::Relaxed) && self.queue.lock().bytes < QUEUE_BYTES_BUSY {
+            let has_room = !self.overfull.load(Ordering::Relaxed) && self.queue.lock().bytes < QUEUE_BYTES_BUSY;
+            if has_room || health.check().is_err() {
                 return;
             }
             waiting.await;
         }
+    }
+
+    /// Lets whoever waits for room look again.
+    pub(crate) fn wake_waiting(&self) {
+        self.room.notify_waiters();
     }
 
     /// Moves what is queued into `out`, which is empty.
@@ -195,6 +202,7 @@ impl Wal {
     /// Makes the loop write what is queued and end.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
+        self.wake_waiting();
         self.work.notify_one();
     }
 

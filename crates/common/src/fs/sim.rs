@@ -35,6 +35,10 @@ pub enum SimFault {
     /// `sync_data`, `sync_all` or `sync_dir` fails with EIO. As on Linux the pages count as clean afterwards: the next sync
     /// returns ok and what this one should have written never becomes durable (F22, I38).
     Sync,
+    /// As [`SimFault::Sync`], with ENOSPC: delayed allocation, or a network's file system.
+    SyncNoSpace,
+    /// Opening a file fails with EMFILE.
+    Open,
     /// A read fails with EIO (F23).
     Read,
     /// A write fails with EIO and nothing is written.

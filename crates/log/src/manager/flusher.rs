@@ -1,10 +1,12 @@
 //! The background of a data directory: writes tails to segment files, seals what was rolled, lets go of WAL files, watches the disk.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use siltstone_common::TopicIdPartition;
 use tokio::sync::Notify;
 
 use crate::error::LogError;
@@ -13,7 +15,7 @@ use crate::partition::PartitionLog;
 use crate::shared::{Shared, wal_dir};
 use crate::wal::files;
 
-/// How often the disk is looked at, and what failed for want of room is tried again.
+/// How often the disk is looked at, and what failed is tried again.
 const TICK: Duration = Duration::from_secs(1);
 /// Idle producers are looked for once in so many ticks.
 const EXPIRE_TICKS: u64 = 60;
@@ -22,6 +24,8 @@ const EXPIRE_TICKS: u64 = 60;
 #[derive(Debug, Default)]
 pub(crate) struct FlushQueue {
     requests: Mutex<Vec<Arc<PartitionLog>>>,
+    /// Logs with something that failed, for the next tick.
+    again: Mutex<BTreeMap<TopicIdPartition, Arc<PartitionLog>>>,
     wake: Notify,
     closed: AtomicBool,
     /// Held during a round, and by a clean stop: no round writes behind what that has written.
@@ -37,6 +41,11 @@ impl FlushQueue {
         }
     }
 
+    /// Lets the next tick try again what failed: to write, to seal, to say so in the manifest, or to remove files.
+    pub(crate) fn try_again(&self, log: &Arc<PartitionLog>) {
+        self.again.lock().insert(log.id(), Arc::clone(log));
+    }
+
     /// Makes the loop look around.
     pub(crate) fn wake(&self) {
         self.wake.notify_one();
@@ -46,6 +55,7 @@ impl FlushQueue {
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.requests.lock().clear();
+        self.again.lock().clear();
         self.wake.notify_one();
     }
 }
@@ -92,8 +102,11 @@ fn expire_producers(shared: &Shared) {
 
 fn round(shared: &Shared, ticked: bool) -> Result<(), LogError> {
     let requests = std::mem::take(&mut *shared.flusher.requests.lock());
-    let mut to_seal = Vec::new();
-    let mut failed = None;
+    let mut to_seal: Vec<_> = match ticked {
+        true => std::mem::take(&mut *shared.flusher.again.lock()).into_values().collect(),
+        false => Vec::new(),
+    };
+    let mut outcome = Ok(());
     for log in requests {
         if log.wants_seal() {
             log.clear_flush_requested();
@@ -106,11 +119,11 @@ fn round(shared: &Shared, ticked: bool) -> Result<(), LogError> {
         match flushed {
             Ok(()) if log.wants_flush() => shared.flusher.request(&log),
             Ok(()) => {}
-            Err(error) => drop(failed.get_or_insert(error)),
+            Err(error) => {
+                shared.flusher.try_again(&log);
+                outcome = outcome.and(Err(error));
+            }
         }
-    }
-    if let Some(error) = failed {
-        return Err(error);
     }
     let (live_bytes, older_half) = {
         let files = shared.wal.files.lock();
@@ -122,13 +135,13 @@ fn round(shared: &Shared, ticked: bool) -> Result<(), LogError> {
         to_seal.extend(shared.all_logs().into_iter().filter(|log| log.first_uncovered().is_some_and(|first| first <= limit)));
     }
     if !to_seal.is_empty() {
-        shared.checkpoint(&to_seal)?;
+        outcome = outcome.and(shared.checkpoint(&to_seal));
     }
     if ticked || !to_seal.is_empty() {
-        shared.trim_wal()?;
+        outcome = outcome.and(shared.trim_wal());
     }
     shared.tail_cache.evict(shared);
-    prepare_spare(shared)
+    outcome.and(prepare_spare(shared))
 }
 
 /// Makes the next WAL file before it is needed.
@@ -152,13 +165,17 @@ impl Shared {
     }
 
     /// Flushes, syncs and seals `logs`, and says so in the manifest, in one record each and one sync. A log that fails does not
-    /// keep the others; the first error is returned. Blocks.
+    /// keep the others; the first error is returned, and what failed is tried again at the next tick. Blocks.
     pub(crate) fn checkpoint(&self, logs: &[Arc<PartitionLog>]) -> Result<(), LogError> {
-        let mut failed = None;
-        for log in logs {
-            if let Err(error) = log.sync_and_seal() {
-                failed.get_or_insert(error);
+        let mut outcome = Ok(());
+        let mut tried = |log: &Arc<PartitionLog>, result: Result<(), LogError>| {
+            if let Err(error) = result {
+                self.flusher.try_again(log);
+                outcome = std::mem::replace(&mut outcome, Ok(())).and(Err(error));
             }
+        };
+        for log in logs {
+            tried(log, log.sync_and_seal());
         }
         let mut written = Vec::new();
         self.append_manifest(&mut |out| {
@@ -168,11 +185,13 @@ impl Shared {
                     out.push(Record::Partition(record));
                 }
             }
-        })?;
+        })
+        .inspect_err(|_| logs.iter().for_each(|log| self.flusher.try_again(log)))?;
         for (log, record) in &written {
             log.recorded(record);
+            tried(log, log.remove_doomed());
         }
-        failed.map_or(Ok(()), Err)
+        outcome
     }
 
     /// Lets go of the WAL files that no partition needs. Blocks.
@@ -204,6 +223,7 @@ impl Shared {
                 if before != no_space {
                     let (available, reserve) = (space.available, self.config.disk_reserve_bytes);
                     if no_space {
+                        self.wal.wake_waiting();
                         tracing::error!(available, reserve, "disk mark is reached: appends are refused until there is room");
                     } else {
                         tracing::info!(available, reserve, "there is room on the disk again: appends are taken");

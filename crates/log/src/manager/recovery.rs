@@ -142,7 +142,9 @@ impl Recovery<'_> {
             let dir = segments_dir(&self.config.dir).join(id.to_string());
             let scanned = scan::scan(self.env.fs.as_ref(), *id, &dir)?;
             self.report.quarantined.extend(scanned.quarantined.iter().map(|path| path.display().to_string()));
-            self.found.insert(*id, Recovered { record: Some(scanned.record), ..Recovered::default() });
+            if let Some(record) = scanned.record {
+                self.found.insert(*id, Recovered { record: Some(record), ..Recovered::default() });
+            }
         }
         Ok(())
     }

@@ -10,7 +10,7 @@ use siltstone_common::fs::{FileSystem, OpenMode};
 
 use crate::batch::{BatchHeader, verify_crc};
 use crate::epochs::LeaderEpochCache;
-use crate::error::LogError;
+use crate::error::{LogError, ReadError};
 use crate::index::{encode_aborted, encode_index};
 use crate::manifest::record::{PartitionRecord, SegmentRecord};
 use crate::producers::{EndTxnMarker, ProducerStates};
@@ -22,8 +22,8 @@ const INDEX_INTERVAL_BYTES: u32 = 4096;
 /// What became of a directory.
 #[derive(Debug)]
 pub(super) struct Scanned {
-    /// What its files hold.
-    pub(super) record: PartitionRecord,
+    /// What its files hold; `None` if there is nothing.
+    pub(super) record: Option<PartitionRecord>,
     /// Files set aside.
     pub(super) quarantined: Vec<PathBuf>,
 }
@@ -36,17 +36,20 @@ pub(super) fn scan(fs: &dyn FileSystem, id: TopicIdPartition, dir: &Path) -> Res
     let mut scan = Scan { fs, dir, epochs: LeaderEpochCache::default(), producers: ProducerStates::default(), quarantined: Vec::new() };
     let mut segments: Vec<SegmentRecord> = Vec::new();
     for (at, name) in names.iter().enumerate() {
+        let next_base = names.get(at + 1).map_or(i64::MAX, |next| next.base_offset);
         if segments.last().is_some_and(|last| last.generation > 0 && name.base_offset <= last.last_offset) {
             // Merged into the one before, and left by a kill before its removal.
             fs.remove_file(&path_of(dir, *name, FileKind::Log)).map_err(failed)?;
             continue;
         }
-        let is_last = at + 1 == names.len();
-        segments.extend(scan.segment(*name, is_last).map_err(failed)?);
+        segments.extend(scan.segment(*name, next_base).map_err(failed)?);
     }
     fs.sync_dir(dir).map_err(failed)?;
-    let log_start = segments.first().map_or(0, |first| first.base_offset);
-    let end_offset = segments.last().map_or(0, |last| last.last_offset + 1);
+    let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
+        // All that was here may be in the bucket: nothing says where the log begins.
+        return Ok(Scanned { record: None, quarantined: scan.quarantined });
+    };
+    let (log_start, end_offset) = (first.base_offset, last.last_offset + 1);
     let record = PartitionRecord {
         id,
         covered_sequence: 0,
@@ -57,7 +60,7 @@ pub(super) fn scan(fs: &dyn FileSystem, id: TopicIdPartition, dir: &Path) -> Res
         cleaned_end: 0,
         segments,
     };
-    Ok(Scanned { record, quarantined: scan.quarantined })
+    Ok(Scanned { record: Some(record), quarantined: scan.quarantined })
 }
 
 struct Scan<'a> {
@@ -69,7 +72,9 @@ struct Scan<'a> {
 }
 
 impl Scan<'_> {
-    fn segment(&mut self, name: SegmentName, is_last: bool) -> io::Result<Option<SegmentRecord>> {
+    /// Takes the batches below `next_base`: a file may be longer than what was sealed.
+    fn segment(&mut self, name: SegmentName, next_base: i64) -> io::Result<Option<SegmentRecord>> {
+        let is_last = next_base == i64::MAX;
         let path = path_of(self.dir, name, FileKind::Log);
         let file = self.fs.open(&path, OpenMode::ReadWrite)?;
         let len = file.len()?;
@@ -77,21 +82,19 @@ impl Scan<'_> {
         let mut segment = Segment { generation: name.generation, ..Segment::new(name.base_offset) };
         let mut damage = None;
         while segment.size_bytes < len {
-            match self.batch(&mut walker, &mut segment) {
+            match self.batch(&mut walker, &mut segment, next_base) {
                 Ok(()) => {}
-                Err(reason) => {
-                    damage = Some(reason);
+                Err(error) if error.is_damage() => {
+                    damage = Some(error.to_string());
                     break;
                 }
+                Err(ReadError::Io(error)) => return Err(error),
+                Err(other) => return Err(io::Error::other(other)),
             }
         }
         if let Some(reason) = &damage {
-            if is_last {
-                // What the WAL has of it comes again.
-                tracing::warn!(path = %path.display(), reason, good_bytes = segment.size_bytes, cut_bytes = len - segment.size_bytes, "torn end of the newest segment is cut");
-            } else {
-                self.keep_aside(&path, len, &segment, reason)?;
-            }
+            // Of the newest, too: nobody can tell a torn end, which comes again from the WAL, from what was acknowledged long ago.
+            self.keep_aside(&path, len, &segment, reason)?;
             file.set_len(segment.size_bytes)?;
         }
         if segment.is_empty() {
@@ -111,16 +114,16 @@ impl Scan<'_> {
     }
 
     /// Takes the next batch, or says what is wrong with it.
-    fn batch(&mut self, walker: &mut Walker, segment: &mut Segment) -> Result<(), String> {
-        let header: BatchHeader = walker
-            .header_at(segment.size_bytes, segment.end_offset)
-            .map_err(|error| error.to_string())?
-            .ok_or_else(|| "the segment ends within a batch".to_owned())?;
-        if header.base_offset < segment.end_offset {
-            return Err(format!("offset goes back from {} to {}", segment.end_offset, header.base_offset));
+    fn batch(&mut self, walker: &mut Walker, segment: &mut Segment, next_base: i64) -> Result<(), ReadError> {
+        let offset = segment.end_offset;
+        let corrupt = |reason: String| ReadError::Corrupt { offset, reason };
+        let header: BatchHeader =
+            walker.header_at(segment.size_bytes, offset)?.ok_or_else(|| corrupt("the segment ends within a batch".to_owned()))?;
+        if header.base_offset < offset || header.next_offset() > next_base {
+            return Err(corrupt(format!("batch {} to {} is not in [{offset}, {next_base})", header.base_offset, header.last_offset())));
         }
-        let batch = walker.batch(segment.size_bytes, &header).map_err(|error| error.to_string())?;
-        verify_crc(&batch).map_err(|error| error.to_string())?;
+        let batch = walker.batch(segment.size_bytes, &header)?;
+        verify_crc(&batch).map_err(|error| corrupt(error.to_string()))?;
         segment.add(&header, INDEX_INTERVAL_BYTES);
         if header.partition_leader_epoch >= 0 {
             self.epochs.assign(header.partition_leader_epoch, header.base_offset);
@@ -184,7 +187,7 @@ fn newest_names(fs: &dyn FileSystem, dir: &Path) -> io::Result<Vec<SegmentName>>
     Ok(newest.into_iter().map(|(base_offset, generation)| SegmentName { base_offset, generation }).collect())
 }
 
-/// After a stop that was not clean: removes files that the manifest does not know, cuts what lies beyond what it knows, and takes
+/// After a stop that was not clean: removes files that the manifest does not know (what they hold is in the WAL), and takes
 /// segments out of `record` whose file is gone or too short, so that they are a hole and not a surprise. Returns what was missing.
 pub(super) fn check_files(fs: &dyn FileSystem, dir: &Path, record: &mut PartitionRecord) -> io::Result<Vec<PathBuf>> {
     let entries = match fs.read_dir(dir) {

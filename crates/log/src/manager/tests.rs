@@ -1,5 +1,6 @@
 use std::path::Path;
 
+use siltstone_common::fs::sim::SimFault;
 use siltstone_common::fs::{FileSystem, SimFs};
 
 use super::*;
@@ -164,19 +165,126 @@ async fn a_directory_is_refused_to_a_second_process_and_to_another_cluster() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_sync_takes_the_directory_offline_and_nothing_more_is_acknowledged() {
+    // A full disk too: the next sync would succeed all the same (I38).
+    for fault in [SimFault::Sync, SimFault::SyncNoSpace] {
+        let fs = SimFs::new();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &LogConfig::default());
+        append_values(&log, 0..3);
+        acknowledged(&log).await;
+        fs.inject(fault, "wal", 1);
+        append(&log, b"never acknowledged");
+        wait_for(|| process.manager.shared.health.is_offline()).await;
+        assert_eq!(log.offsets().ack_end, 3);
+        let refused = log.append_as_leader(batch(0, &[b"x"]), 1, crate::AppendOrigin::Client);
+        assert!(matches!(refused, Err(crate::AppendError::Offline(reason)) if reason.contains("write-ahead log")));
+        assert!(matches!(log.roll(true), Err(LogError::Offline(_))));
+        assert_eq!(contents(&log, 0, 1000).len(), 4, "reads go on");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_room_is_let_go_when_the_directory_goes_offline() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &LogConfig::default());
+    let value = vec![b'v'; 1_000_000];
+    // More than is taken before producers have to wait, while the loop gets no turn.
+    for _ in 0..70 {
+        append(&log, &value);
+    }
+    fs.inject(SimFault::Sync, "wal", 1);
+    tokio::time::timeout(std::time::Duration::from_secs(1), log.ready()).await.expect("let go");
+    assert!(log.is_offline());
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_room_is_let_go_when_the_disk_is_full() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &LogConfig::default());
+    let value = vec![b'v'; 1_000_000];
+    for _ in 0..70 {
+        append(&log, &value);
+    }
+    fs.set_capacity(Some(0));
+    tokio::time::timeout(std::time::Duration::from_secs(1), log.ready()).await.expect("let go");
+    let refused = log.append_as_leader(batch(0, &[b"x"]), 1, crate::AppendOrigin::Client);
+    assert!(matches!(refused, Err(crate::AppendError::NoSpace)), "{refused:?}");
+    fs.set_capacity(None);
+    acknowledged(&log).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_descriptors_the_directory_stays_online_and_all_is_tried_again() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &LogConfig::default());
+    fs.inject(SimFault::Open, "/wal/", 3);
+    append_values(&log, 0..3);
+    acknowledged(&log).await;
+    fs.inject(SimFault::Open, ".log", 2);
+    assert!(log.roll(true).is_err());
+    assert!(!log.is_offline());
+    wait_for(|| log.segments()[0].sealed).await;
+    assert_eq!(contents(&log, 0, 1000), values(0..3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_segment_of_an_idle_partition_is_sealed_once_there_is_room() {
     let fs = SimFs::new();
     let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
     let log = process.log(0, &LogConfig::default());
     append_values(&log, 0..3);
     acknowledged(&log).await;
-    fs.inject(siltstone_common::fs::sim::SimFault::Sync, "wal", 1);
-    append(&log, b"never acknowledged");
-    wait_for(|| process.manager.shared.health.is_offline()).await;
-    assert_eq!(log.offsets().ack_end, 3);
-    let refused = log.append_as_leader(batch(0, &[b"x"]), 1, crate::AppendOrigin::Client);
-    assert!(matches!(refused, Err(crate::AppendError::Offline(reason)) if reason.contains("write-ahead log")));
-    assert!(matches!(log.roll(true), Err(LogError::Offline(_))));
-    assert_eq!(contents(&log, 0, 1000).len(), 4, "reads go on");
+    fs.set_capacity(Some(0));
+    assert!(log.roll(true).is_err());
+    fs.set_capacity(None);
+    wait_for(|| log.segments()[0].sealed).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_that_could_not_be_removed_go_later() {
+    for full in [true, false] {
+        let fs = filled(true).await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        log.raise_high_watermark(100);
+        let below = bases(&log)[3];
+        if full {
+            // The manifest has taken no room ahead yet.
+            fs.set_capacity(Some(0));
+        } else {
+            fs.inject(SimFault::Name, "0.log", 1);
+        }
+        assert!(log.delete_local_below(below).is_err());
+        assert!(fs.exists(&segment_path(0)));
+        fs.set_capacity(None);
+        wait_for(|| !fs.exists(&segment_path(0))).await;
+        assert!(fs.exists(&segment_path(below)) && !log.is_offline());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_failed_is_not_taken_for_done() {
+    for open in [true, false] {
+        let fs = filled(false).await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        if open {
+            process.log(0, &small_segments());
+        }
+        // The manifest has taken no room ahead yet.
+        fs.set_capacity(Some(0));
+        assert!(process.manager.delete(id(0)).is_err());
+        fs.set_capacity(None);
+        process.manager.delete(id(0)).unwrap();
+        assert_eq!(fs.read_dir(&segments_dir(Path::new(DIR))).unwrap(), Vec::new());
+        assert_eq!(process.manager.ids(), Vec::new());
+        let killed = fs.kill();
+        process.kill().await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
+        assert_eq!((process.report.partitions, process.log(0, &small_segments()).offsets().log_end), (0, 0));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,7 +365,7 @@ async fn a_bad_batch_is_set_aside_by_a_scan_and_the_rest_is_served() {
 
 /// Reads from the beginning; the offset that can't be read.
 fn contents_until_error(log: &PartitionLog) -> i64 {
-    let mut next = 0;
+    let mut next = log.offsets().log_start;
     while let Ok(read) = log.read(next, 300, true, log.offsets().log_end) {
         next = read.next_offset;
     }
@@ -599,4 +707,107 @@ async fn a_damaged_file_header_of_the_newest_wal_file_loses_nothing_and_two_are_
             assert!(!fs.exists(&path) && fs.exists(&path.with_extension("wal.corrupt-0")), "set aside");
         }
     }
+}
+
+/// Magic byte of the `nth` batch of the segment that begins at `base_offset`: a walk over headers sees it.
+fn damage_batch(fs: &SimFs, base_offset: i64, nth: usize) {
+    let bytes = crate::segment::read_whole(fs, &segment_path(base_offset)).unwrap();
+    let position: usize = crate::batch::batches(&bytes).take(nth).map(|item| item.unwrap().1.len()).sum();
+    fs.flip_bit(&segment_path(base_offset), position as u64 + 16, 5).unwrap();
+}
+
+/// Opens the directory, looks at the first offsets of its segments, and kills the process.
+async fn bases_on(fs: &SimFs) -> Vec<i64> {
+    let process = Process::start(config(Path::new(DIR)), &sim_env(fs));
+    let bases = bases(&process.log(0, &small_segments()));
+    process.kill().await;
+    bases
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_of_the_disk_that_passes_is_not_taken_for_damage() {
+    for (fault, kind) in [(SimFault::Read, "log"), (SimFault::Open, "log"), (SimFault::Read, "snapshot"), (SimFault::Open, "snapshot")] {
+        let fs = filled(false).await;
+        let active = *bases_on(&fs).await.last().unwrap();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        fs.inject(fault, &format!("{active}.{kind}"), 1);
+        assert!(process.manager.get_or_create(id(0), small_segments()).is_err(), "{fault:?} {kind}");
+        assert_eq!(contents(&process.log(0, &small_segments()), 0, 300), values(0..100));
+    }
+    // Where there is no manifest.
+    let fs = filled(true).await;
+    fs.remove_file(&crate::shared::manifest_path(Path::new(DIR))).unwrap();
+    fs.inject(SimFault::Read, ".log", 1);
+    assert!(Process::try_start(config(Path::new(DIR)), &sim_env(&fs)).is_err());
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    assert_eq!(contents(&process.log(0, &small_segments()), 0, 300), values(0..100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_behind_a_damaged_one_stay() {
+    let fs = filled(false).await;
+    let bases_before = bases_on(&fs).await;
+    let (damaged, next, active) = (bases_before[3], bases_before[4], *bases_before.last().unwrap());
+    let dir = segments_dir(Path::new(DIR)).join(id(0).to_string());
+    // Without snapshots all segments are read.
+    for entry in fs.read_dir(&dir).unwrap().iter().filter(|entry| entry.name.ends_with(".snapshot")) {
+        fs.remove_file(&dir.join(&entry.name)).unwrap();
+    }
+    damage_batch(&fs, damaged, 1);
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    append_values(&log, 100..103);
+    acknowledged(&log).await;
+    process.manager.shared.checkpoint(std::slice::from_ref(&log)).unwrap();
+    drop(log);
+    let killed = fs.kill();
+    process.kill().await;
+    for _ in 0..2 {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
+        let log = process.log(0, &small_segments());
+        assert_eq!(log.offsets().log_end, 103);
+        assert_eq!(contents_until_error(&log), damaged + 1);
+        assert_eq!(contents(&log, next, 300), values(next..103));
+        assert!(active > next && log.segments().iter().rev().skip(1).all(|segment| segment.sealed));
+        drop(log);
+        process.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_damage_to_the_active_segment_no_offset_is_given_twice_whatever_is_recorded_next() {
+    let fs = filled(false).await;
+    let active = *bases_on(&fs).await.last().unwrap();
+    damage_batch(&fs, active, 1);
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    log.raise_log_start(10).unwrap();
+    drop(log);
+    let killed = fs.kill();
+    process.kill().await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
+    let log = process.log(0, &small_segments());
+    assert_eq!((log.offsets().log_start, log.offsets().log_end), (10, 100), "I6");
+    assert_eq!(contents_until_error(&log), active + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_manifest_and_segments_the_log_does_not_begin_at_zero_with_later_records() {
+    let fs = filled(true).await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    log.roll(true).unwrap();
+    log.raise_high_watermark(100);
+    log.delete_local_below(100).unwrap();
+    append_values(&log, 100..101);
+    acknowledged(&log).await;
+    drop(log);
+    let fs = fs.kill();
+    process.kill().await;
+    fs.remove_file(&crate::shared::manifest_path(Path::new(DIR))).unwrap();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    let offsets = log.offsets();
+    // Without it the tier says where the log goes on.
+    assert!(offsets.log_end == 0 || offsets.local_start == 100, "{offsets:?}");
 }

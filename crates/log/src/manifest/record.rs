@@ -1,9 +1,9 @@
 //! The records of the manifest, in the form they have on disk.
 //!
 //! ```text
-//! file: magic "SILTMAN1", version u32 = 1, 4 zero bytes, then records
-//! record: payload length u32, crc32c of the payload u32, payload
-//! payload: kind u8, then
+//! file: magic "SILTMAN1", version u32 = 2, 4 zero bytes, then groups; behind the last one zeroes, or what a torn append left
+//! group (what one append brought): payload length u32, crc32c of the group's position in the file as u64 and of the payload, payload = records
+//! record: length of what follows u32, kind u8, then
 //!   1 partition   topic id 16, partition i32, covered sequence u64, log start i64, end offset i64, snapshot offset i64,
 //!                 epoch count u32, {epoch i32, start offset i64}*, segment count u32,
 //!                 {base i64, last i64, size u64, max timestamp i64, first append i64, flags u8, [generation u32]}*
@@ -23,9 +23,11 @@ use crate::epochs::EpochEntry;
 use crate::segment::SegmentName;
 
 /// First bytes of the file.
-pub(crate) const FILE_HEADER: [u8; 16] = *b"SILTMAN1\0\0\0\x01\0\0\0\0";
-/// Bytes before a record's payload.
-const RECORD_PREFIX_LEN: usize = 8;
+pub(crate) const FILE_HEADER: [u8; 16] = *b"SILTMAN1\0\0\0\x02\0\0\0\0";
+/// Bytes before a group's payload.
+const GROUP_PREFIX_LEN: usize = 8;
+/// Bytes before a record's kind.
+const RECORD_PREFIX_LEN: usize = 4;
 const FLAG_SEALED: u8 = 1;
 const FLAG_ABORTS: u8 = 2;
 const FLAG_INDEXED: u8 = 4;
@@ -83,9 +85,37 @@ pub(crate) enum Record {
     Closed { next_sequence: u64 },
 }
 
+/// `records` as one append has them at `position` of the file: all of them are there or none is.
+pub(crate) fn encode_group(records: &[Record], position: u64) -> Vec<u8> {
+    let mut out = vec![0; GROUP_PREFIX_LEN];
+    records.iter().for_each(|record| record.encode(&mut out));
+    let payload_len = (out.len() - GROUP_PREFIX_LEN) as u32;
+    let crc = crc32c(&[&position.to_be_bytes(), &out[GROUP_PREFIX_LEN..]]);
+    out[..4].copy_from_slice(&payload_len.to_be_bytes());
+    out[4..8].copy_from_slice(&crc.to_be_bytes());
+    out
+}
+
+/// The group at the start of `bytes`, which is `position` of the file, and how long it is; `None` if it does not check out.
+pub(crate) fn decode_group(bytes: &[u8], position: u64) -> Option<(Vec<Record>, usize)> {
+    let mut fields = Fields::new(bytes);
+    let (len, crc) = (fields.u32()? as usize, fields.u32()?);
+    let mut payload = fields.rest().get(..len).filter(|payload| !payload.is_empty())?;
+    if crc32c(&[&position.to_be_bytes(), payload]) != crc {
+        return None;
+    }
+    let mut records = Vec::new();
+    while !payload.is_empty() {
+        let (record, len) = Record::decode(payload)?;
+        records.push(record);
+        payload = &payload[len..];
+    }
+    Some((records, GROUP_PREFIX_LEN + len))
+}
+
 impl Record {
     /// Appends the record to `out`.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, out: &mut Vec<u8>) {
         let begin = out.len();
         out.extend_from_slice(&[0; RECORD_PREFIX_LEN]);
         match self {
@@ -105,20 +135,15 @@ impl Record {
                 out.extend_from_slice(&next_sequence.to_be_bytes());
             }
         }
-        let payload_len = (out.len() - begin - RECORD_PREFIX_LEN) as u32;
-        let crc = crc32c(&[&out[begin + RECORD_PREFIX_LEN..]]);
-        out[begin..begin + 4].copy_from_slice(&payload_len.to_be_bytes());
-        out[begin + 4..begin + 8].copy_from_slice(&crc.to_be_bytes());
+        let len = (out.len() - begin - RECORD_PREFIX_LEN) as u32;
+        out[begin..begin + RECORD_PREFIX_LEN].copy_from_slice(&len.to_be_bytes());
     }
 
     /// The record at the start of `bytes` and how long it is; `None` if it does not check out.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<(Self, usize)> {
+    fn decode(bytes: &[u8]) -> Option<(Self, usize)> {
         let mut fields = Fields::new(bytes);
-        let (len, crc) = (fields.u32()? as usize, fields.u32()?);
+        let len = fields.u32()? as usize;
         let payload = fields.rest().get(..len)?;
-        if crc32c(&[payload]) != crc {
-            return None;
-        }
         Some((Self::decode_payload(payload)?, RECORD_PREFIX_LEN + len))
     }
 

@@ -47,15 +47,17 @@ fn all_kinds() -> Vec<Record> {
 #[test]
 fn golden() {
     let mut bytes = FILE_HEADER.to_vec();
-    all_kinds().iter().for_each(|record| record.encode(&mut bytes));
-    assert_eq!(bytes, include_bytes!("../../tests/golden/manifest.v1.bin"));
-    let mut rest = bytes.strip_prefix(&FILE_HEADER).unwrap();
-    for expected in all_kinds() {
-        let (record, len) = Record::decode(rest).unwrap();
-        assert_eq!(record, expected);
-        rest = &rest[len..];
-    }
-    assert!(rest.is_empty());
+    bytes.extend(encode_group(&all_kinds(), 16));
+    assert_eq!(bytes, include_bytes!("../../tests/golden/manifest.v2.bin"));
+    let (records, len) = decode_group(&bytes[16..], 16).unwrap();
+    assert_eq!((records, len), (all_kinds(), bytes.len() - 16));
+    assert_eq!(decode_group(&bytes[16..], 17), None, "of another place");
+}
+
+/// Where the last record ends.
+fn end_of(fs: &SimFs, path: &Path) -> u64 {
+    let bytes = crate::segment::read_whole(fs, path).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 + 1
 }
 
 fn written() -> (SimFs, PathBuf) {
@@ -77,7 +79,7 @@ fn the_newest_record_counts_and_a_cut_one_never_did() {
     assert_eq!(loaded.partitions[&ID], partition(3));
     assert!(!loaded.damaged && !loaded.missing && loaded.closed.is_none());
     let file = fs.open(&path, OpenMode::ReadWrite).unwrap();
-    file.set_len(file.len().unwrap() - 1).unwrap();
+    file.set_len(end_of(&fs, &path) - 1).unwrap();
     let loaded = load(&fs, &path).unwrap();
     assert_eq!(loaded.partitions[&ID], partition(2));
     assert!(!loaded.damaged);
@@ -86,7 +88,7 @@ fn the_newest_record_counts_and_a_cut_one_never_did() {
 #[test]
 fn a_flipped_bit_before_a_good_record_is_damage() {
     let (fs, path) = written();
-    let len = fs.open(&path, OpenMode::Read).unwrap().len().unwrap();
+    let len = end_of(&fs, &path);
     for position in [3, 40, len / 2] {
         let (fs, path) = written();
         fs.flip_bit(&path, position, 2).unwrap();
@@ -114,4 +116,42 @@ fn a_file_that_grew_is_written_anew_with_the_newest_records_and_live_removals() 
     manifest.append(&mut |out| out.push(Record::WalTrim { first_live_sequence: 7 }), &mut |_| {}).unwrap();
     manifest.append(&mut |out| out.push(Record::Closed { next_sequence: 20 }), &mut |_| {}).unwrap();
     assert_eq!(load(&fs, &path).unwrap().closed, Some(20));
+}
+
+/// An append of several records whose first sectors were lost with the power while later ones are there.
+#[test]
+fn a_torn_append_of_several_records_is_no_damage_and_none_of_it_counts() {
+    let (fs, path) = written();
+    let before = end_of(&fs, &path);
+    let loaded = load(&fs, &path).unwrap();
+    let manifest = Manifest::create(Arc::new(fs.clone()), path.clone(), BTreeMap::new(), 1, vec![Record::Partition(partition(3))]).unwrap();
+    assert!(before > end_of(&fs, &path));
+    let start = end_of(&fs, &path);
+    let other = TopicIdPartition { partition: 4, ..ID };
+    let two = [Record::Partition(partition(4)), Record::Partition(PartitionRecord { id: other, ..partition(4) })];
+    manifest.append(&mut |out| out.extend(two.clone()), &mut |_| {}).unwrap();
+    let file = fs.open(&path, OpenMode::ReadWrite).unwrap();
+    file.write_all_at(&[0; 100], start).unwrap();
+    let torn = load(&fs, &path).unwrap();
+    assert!(!torn.damaged);
+    assert_eq!(torn.partitions, loaded.partitions);
+}
+
+#[test]
+fn a_sync_that_fails_for_want_of_room_is_no_full_disk() {
+    let (fs, path) = written();
+    let manifest = Manifest::create(Arc::new(fs.clone()), path, BTreeMap::new(), 1, Vec::new()).unwrap();
+    fs.inject(siltstone_common::fs::sim::SimFault::SyncNoSpace, "manifest", 1);
+    let error = manifest.append(&mut |out| out.push(Record::Opened), &mut |_| {}).unwrap_err();
+    assert!(!is_full(&error), "it would be tried again and believed (I38): {error}");
+}
+
+#[test]
+fn on_a_full_disk_removals_can_still_be_noted() {
+    let (fs, path) = written();
+    let manifest = Manifest::create(Arc::new(fs.clone()), path.clone(), BTreeMap::new(), 1, Vec::new()).unwrap();
+    manifest.append(&mut |out| out.push(Record::Partition(partition(3))), &mut |_| {}).unwrap();
+    fs.set_capacity(Some(0));
+    manifest.append(&mut |out| out.push(Record::Removed { id: ID, covered_sequence: 9 }), &mut |_| {}).unwrap();
+    assert_eq!(load(&fs, &path).unwrap().removed[&ID], 9);
 }

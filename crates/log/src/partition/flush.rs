@@ -23,6 +23,8 @@ const WRITE_BYTES_MAX: usize = 8 << 20;
 pub(super) struct IoState {
     dir_known: bool,
     names_changed: bool,
+    /// Segments that are no longer part of the log and whose files are to be removed.
+    pub(super) doomed: Vec<Segment>,
 }
 
 /// Part of the tail on its way into a segment file.
@@ -177,6 +179,7 @@ impl PartitionLog {
         self.ensure_dir(io)?;
         let path = self.path(name, FileKind::Log);
         self.shared.files.forget(self.id, name);
+        io.doomed.retain(|segment| segment.name() != name);
         io.names_changed = true;
         self.shared.env.fs.open(&path, OpenMode::Truncate).map_err(|error| self.shared.failed(&path, error))
     }
@@ -214,9 +217,10 @@ impl PartitionLog {
 
     fn sync_segment(&self, unsealed: &Unsealed) -> Result<(), LogError> {
         let path = self.path(unsealed.name, FileKind::Log);
+        let file = self.shared.env.fs.open(&path, OpenMode::ReadWrite).map_err(|error| self.shared.failed(&path, error))?;
         let sync = || {
             fault::point("segment.before-sync")?;
-            self.shared.env.fs.open(&path, OpenMode::ReadWrite)?.sync_data()?;
+            file.sync_data()?;
             fault::point("segment.synced")
         };
         // A full disk may show only now, with delayed allocation: after a failed sync the pages are not to be trusted (I38).

@@ -7,6 +7,7 @@ use siltstone_common::fault;
 use siltstone_common::fs::OpenMode;
 
 use super::PartitionLog;
+use super::flush::IoState;
 use super::state::LogState;
 use crate::epochs::{EpochEntry, LeaderEpochCache};
 use crate::error::{LogError, ReadError};
@@ -129,32 +130,45 @@ impl PartitionLog {
     /// remotely or below the log start (I26). Returns bytes freed. Blocks.
     ///
     /// # Errors
-    /// [`LogError::Io`] and [`LogError::Offline`].
+    /// [`LogError::Io`] and [`LogError::Offline`]; the files are then removed by the background.
     pub fn delete_local_below(&self, offset: i64) -> Result<u64, LogError> {
-        let io = self.io.lock();
-        let removed: Vec<Segment> = {
+        let mut io = self.io.lock();
+        {
             let mut state = self.state.lock();
-            let mut removed = Vec::new();
             while let Some(first) = state.segments.pop_front_if(|first| first.phase == Phase::Durable && first.end_offset <= offset) {
-                removed.push(first);
+                io.doomed.push(first);
             }
             state.offsets.local_start = state.local_start();
             let (local_start, written_end) = (state.offsets.local_start, state.written_end);
             state.tail.evict(local_start, written_end);
             self.publish(&state);
-            removed
-        };
-        if removed.is_empty() {
+        }
+        if io.doomed.is_empty() {
             return Ok(0);
         }
-        self.record_in_manifest()?;
-        fault::point("retention.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
-        for segment in &removed {
+        let freed_bytes = io.doomed.iter().map(|segment| segment.size_bytes).sum();
+        let removed = self.record_in_manifest().and_then(|()| {
+            fault::point("retention.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
+            self.remove_doomed_locked(&mut io)
+        });
+        if let (Err(_), Ok(me)) = (&removed, self.me()) {
+            self.shared.flusher.try_again(&me);
+        }
+        removed.map(|()| freed_bytes)
+    }
+
+    /// Removes the files of segments that were dropped, once the manifest does not have them any more. Blocks.
+    pub(crate) fn remove_doomed(&self) -> Result<(), LogError> {
+        self.remove_doomed_locked(&mut self.io.lock())
+    }
+
+    fn remove_doomed_locked(&self, io: &mut IoState) -> Result<(), LogError> {
+        while let Some(segment) = io.doomed.last() {
             // The snapshot where the local log now begins stays: what is here gives the state only from there on (I17).
             self.remove_files(segment, segment.base_offset)?;
+            io.doomed.pop();
         }
-        drop(io);
-        Ok(removed.iter().map(|segment| segment.size_bytes).sum())
+        Ok(())
     }
 
     /// Removes everything at or above `offset` (I15). A batch that straddles it goes as a whole. Blocks.
@@ -311,7 +325,7 @@ impl PartitionLog {
     }
 
     /// Appends the partition's record to the manifest.
-    pub(super) fn record_in_manifest(&self) -> Result<(), LogError> {
+    pub(crate) fn record_in_manifest(&self) -> Result<(), LogError> {
         let mut written = None;
         self.shared.append_manifest(&mut |out| {
             written = self.state.lock().record(self.id);

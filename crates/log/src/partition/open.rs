@@ -12,8 +12,8 @@ use super::state::LogState;
 use super::{LogConfig, PartitionLog};
 use crate::batch::{BatchHeader, batches};
 use crate::epochs::LeaderEpochCache;
-use crate::error::{LogError, ReadError};
-use crate::index::{decode_aborted, decode_index};
+use crate::error::{LogError, ReadError, is_damage};
+use crate::index::{decode_aborted, decode_index, encode_aborted, encode_index};
 use crate::manager::scan::copy;
 use crate::manifest::record::{PartitionRecord, SegmentRecord};
 use crate::producers::{EndTxnMarker, ProducerStates};
@@ -103,7 +103,7 @@ pub(super) fn state_from_record(
     let mut state = LogState::empty(config, record.end_offset, record.covered_sequence);
     let dir = shared.partition_dir(id);
     let loader = Loader { fs: shared.env.fs.as_ref(), dir: &dir, interval: state.config.index_interval_bytes };
-    let (producers, snapshot_offset) = loader.snapshot(record);
+    let (producers, snapshot_offset) = loader.snapshot(record).map_err(|error| error.into_log_error(&dir))?;
     state.producers = producers;
     state.snapshot_offset = snapshot_offset;
     state.epochs = LeaderEpochCache::from_entries(record.epochs.iter().copied());
@@ -113,11 +113,7 @@ pub(super) fn state_from_record(
         segments.extend(segment);
     }
     if segments.last().is_none_or(|last| last.phase != Phase::Active || last.end_offset < record.end_offset) {
-        // After a quarantine: what is left of the segment is closed, and the log goes on where it was (no offset is given twice, I6).
-        if let Some(cut) = segments.last_mut().filter(|last| last.phase == Phase::Active) {
-            cut.phase = Phase::Closing;
-            cut.end_snapshot = Some(state.producers.snapshot(cut.end_offset));
-        }
+        // After a quarantine, too: the log goes on where it was (no offset is given twice, I6).
         segments.push(Segment::new(record.end_offset));
     }
     state.segments = segments.into();
@@ -142,11 +138,15 @@ pub(super) struct Loader<'a> {
 impl Loader<'_> {
     /// The newest snapshot that will do, or nothing and -1: then all that is here is read instead. For an unsealed segment it has to be
     /// one at its begin, since only reading all of it gives its aborted transactions; unless those were saved at a clean stop.
-    fn snapshot(&self, record: &PartitionRecord) -> (ProducerStates, i64) {
+    fn snapshot(&self, record: &PartitionRecord) -> Result<(ProducerStates, i64), ReadError> {
         let saved = record.segments.last().is_none_or(|last| last.sealed || self.is_saved(last, record.snapshot_offset));
         let begins = record.segments.iter().rev().map(|segment| segment.base_offset);
-        let offsets = saved.then_some(record.snapshot_offset).into_iter().chain(begins).filter(|offset| *offset >= 0);
-        offsets.filter_map(|offset| self.usable_snapshot(offset)).next().unwrap_or((ProducerStates::default(), -1))
+        for offset in saved.then_some(record.snapshot_offset).into_iter().chain(begins).filter(|offset| *offset >= 0) {
+            if let Some(found) = self.usable_snapshot(offset)? {
+                return Ok(found);
+            }
+        }
+        Ok((ProducerStates::default(), -1))
     }
 
     /// True if nothing of an unsealed segment has to be read.
@@ -157,20 +157,21 @@ impl Loader<'_> {
     }
 
     /// The snapshot of `offset`, if there is one that can be used.
-    pub(super) fn usable_snapshot(&self, offset: i64) -> Option<(ProducerStates, i64)> {
+    pub(super) fn usable_snapshot(&self, offset: i64) -> Result<Option<(ProducerStates, i64)>, ReadError> {
         let path = path_of(self.dir, offset, FileKind::Snapshot);
         let bytes = match read_whole(self.fs, &path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if !is_damage(&error) => return Err(error.into()),
             other => other.map_err(|error| LogError::io(&path, error)),
         };
-        match bytes.and_then(|bytes| ProducerStates::load(&bytes)) {
+        Ok(match bytes.and_then(|bytes| ProducerStates::load(&bytes)) {
             Ok((producers, at)) if at == offset => Some((producers, at)),
             other => {
                 let reason = other.err().map_or_else(|| "it is of another offset".to_owned(), |error| error.to_string());
                 tracing::error!(path = %path.display(), reason, "producer snapshot is unusable, the state is rebuilt from the segments");
                 None
             }
-        }
+        })
     }
 
     /// The segment that `known` describes; what it brings for the producers from `snapshot_offset` on is noted. `None` if nothing of it is left.
@@ -178,26 +179,25 @@ impl Loader<'_> {
         let mut segment = Segment::from_record(known);
         let index_is_good = known.sealed || self.is_saved(known, snapshot_offset);
         if index_is_good && segment.end_offset <= snapshot_offset {
-            return Ok(Some(self.with_aborted(segment)));
+            return self.with_aborted(segment).map(Some);
         }
-        let walked = self.walk(known, producers, snapshot_offset);
-        match walked {
-            Ok(walked) if known.sealed => {
-                debug_assert_eq!(walked.size_bytes, segment.size_bytes);
-                Ok(Some(segment))
-            }
-            Ok(walked) => {
-                if !index_is_good {
-                    segment.index = walked.index;
-                    segment.indexed_bytes = 0;
-                    segment.max_timestamp_ms = walked.max_timestamp_ms;
-                }
-                segment.aborted = walked.aborted;
-                segment.has_aborts = !segment.aborted.is_empty();
-                Ok(Some(segment))
-            }
-            Err((good, reason)) => self.quarantine(known, *good, &reason),
+        let path = path_of(self.dir, known.name(), FileKind::Log);
+        let (walked, damage) = self.walk(known, producers, snapshot_offset).map_err(|error| error.into_log_error(&path))?;
+        if let Some(reason) = damage {
+            return self.quarantine(known, walked, &reason).map_err(|error| LogError::io(&path, error));
         }
+        if known.sealed {
+            debug_assert_eq!(walked.size_bytes, segment.size_bytes);
+            return Ok(Some(segment));
+        }
+        if !index_is_good {
+            segment.index = walked.index;
+            segment.indexed_bytes = 0;
+            segment.max_timestamp_ms = walked.max_timestamp_ms;
+        }
+        segment.aborted = walked.aborted;
+        segment.has_aborts = !segment.aborted.is_empty();
+        Ok(Some(segment))
     }
 
     fn index_is_good(&self, known: &SegmentRecord) -> bool {
@@ -206,30 +206,43 @@ impl Loader<'_> {
     }
 
     /// An unsealed segment's aborted transactions are in memory.
-    fn with_aborted(&self, mut segment: Segment) -> Segment {
+    fn with_aborted(&self, mut segment: Segment) -> Result<Segment, LogError> {
         if segment.has_aborts && segment.phase == Phase::Active {
             let path = path_of(self.dir, segment.name(), FileKind::Aborted);
-            match read_whole(self.fs, &path).ok().and_then(|bytes| decode_aborted(&bytes).ok()) {
+            let bytes = match read_whole(self.fs, &path) {
+                Err(error) if !is_damage(&error) => return Err(LogError::io(&path, error)),
+                read => read.ok(),
+            };
+            match bytes.and_then(|bytes| decode_aborted(&bytes).ok()) {
                 // An end that came in the midst of sealing may have left a newer list: what it has more comes again from the WAL.
                 Some(aborted) => segment.aborted = aborted.into_iter().filter(|txn| txn.last_offset < segment.end_offset).collect(),
                 None => tracing::error!(path = %path.display(), "list of aborted transactions is unusable"),
             }
         }
-        segment
+        Ok(segment)
     }
 
-    /// Reads the headers of a segment. The error has what was good before the damage, and its reason.
-    pub(super) fn walk(&self, known: &SegmentRecord, producers: &mut ProducerStates, from: i64) -> Result<Segment, (Box<Segment>, String)> {
+    /// Reads the headers of a segment: what is good of it, and what is wrong with what follows.
+    ///
+    /// # Errors
+    /// Those of the disk that say nothing of the segment.
+    pub(super) fn walk(
+        &self,
+        known: &SegmentRecord,
+        producers: &mut ProducerStates,
+        from: i64,
+    ) -> Result<(Segment, Option<String>), ReadError> {
         let mut walked = Segment { generation: known.generation, ..Segment::new(known.base_offset) };
         let path = path_of(self.dir, known.name(), FileKind::Log);
         let file = match self.fs.open(&path, OpenMode::Read) {
             Ok(file) => file,
-            Err(error) => return Err((Box::new(walked), error.to_string())),
+            Err(error) if is_damage(&error) => return Ok((walked, Some(error.to_string()))),
+            Err(error) => return Err(error.into()),
         };
         let mut walker = Walker::new(file, known.size_bytes);
         loop {
             match step(&mut walker, &walked) {
-                Ok(None) => return Ok(walked),
+                Ok(None) => return Ok((walked, None)),
                 Ok(Some((header, marker))) => {
                     walked.add(&header, self.interval);
                     if header.base_offset >= from
@@ -238,13 +251,15 @@ impl Loader<'_> {
                         walked.aborted.push(aborted);
                     }
                 }
-                Err(error) => return Err((Box::new(walked), error.to_string())),
+                Err(error) if error.is_damage() => return Ok((walked, Some(error.to_string()))),
+                Err(error) => return Err(error),
             }
         }
     }
 
-    /// Sets a damaged segment file aside and keeps a copy of what is good (I37).
-    fn quarantine(&self, known: &SegmentRecord, good: Segment, reason: &str) -> Result<Option<Segment>, LogError> {
+    /// Sets a damaged segment file aside, cuts what is not good of it, and seals the rest (I37): it is never the active segment again. If this
+    /// fails, nothing is lost and it can be tried again.
+    fn quarantine(&self, known: &SegmentRecord, good: Segment, reason: &str) -> io::Result<Option<Segment>> {
         let path = path_of(self.dir, known.name(), FileKind::Log);
         let aside = path.with_extension(format!("log.corrupt-{}", good.end_offset));
         tracing::error!(
@@ -252,26 +267,38 @@ impl Loader<'_> {
             first_lost_offset = good.end_offset, last_lost_offset = known.last_offset,
             "corrupt segment is set aside: acknowledged records are missing here"
         );
-        let moved = self.set_aside(&path, &aside, good.size_bytes);
-        match moved {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(LogError::io(&path, error)),
-        }
         if good.is_empty() {
+            match self.fs.rename(&path, &aside) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => self.fs.sync_dir(self.dir)?,
+            }
             return Ok(None);
         }
-        let (size_bytes, end_offset) = (good.size_bytes, good.end_offset);
-        let kept = Segment { written_bytes: size_bytes, synced_bytes: size_bytes, synced_end: end_offset, ..good };
-        Ok(Some(Segment { first_append_ms: known.first_append_ms, has_aborts: !kept.aborted.is_empty(), ..kept }))
+        let file = self.fs.open(&path, OpenMode::ReadWrite)?;
+        copy(self.fs, &path, &aside, file.len()?)?;
+        self.write_beside(known, FileKind::Index, &encode_index(&good.index))?;
+        let has_aborts = if known.sealed { known.has_aborts } else { !good.aborted.is_empty() };
+        if has_aborts && !known.sealed {
+            self.write_beside(known, FileKind::Aborted, &encode_aborted(&good.aborted))?;
+        }
+        self.fs.sync_dir(self.dir)?;
+        file.set_len(good.size_bytes)?;
+        file.sync_all()?;
+        let sealed = SegmentRecord {
+            last_offset: good.end_offset - 1,
+            size_bytes: good.size_bytes,
+            max_timestamp_ms: good.max_timestamp_ms,
+            sealed: true,
+            has_aborts,
+            ..*known
+        };
+        Ok(Some(Segment { phase: Phase::Sealed, ..Segment::from_record(&sealed) }))
     }
 
-    fn set_aside(&self, path: &Path, aside: &Path, good_bytes: u64) -> io::Result<()> {
-        self.fs.rename(path, aside)?;
-        if good_bytes > 0 {
-            copy(self.fs, aside, path, good_bytes)?;
-        }
-        self.fs.sync_dir(self.dir)
+    fn write_beside(&self, known: &SegmentRecord, kind: FileKind, bytes: &[u8]) -> io::Result<()> {
+        let file = self.fs.open(&path_of(self.dir, known.name(), kind), OpenMode::Truncate)?;
+        file.write_all_at(bytes, 0)?;
+        file.sync_all()
     }
 }
 

@@ -23,7 +23,6 @@ impl PartitionLog {
     /// Reads the segment of that name anew; `why` is logged. Blocks.
     pub(super) fn rebuild(&self, name: SegmentName, why: &str) -> Result<Rebuilt, ReadError> {
         let base_offset = name.base_offset;
-        let corrupt = |reason: String| ReadError::Corrupt { offset: base_offset, reason };
         let (record, interval) = {
             let state = self.state.lock();
             let segment = state.segments.iter().find(|segment| segment.name() == name);
@@ -36,9 +35,12 @@ impl PartitionLog {
         let loader = Loader { fs: self.shared.env.fs.as_ref(), dir: &dir, interval };
         let mut producers = match base_offset {
             0 => ProducerStates::default(),
-            _ => loader.usable_snapshot(base_offset).map(|(producers, _)| producers).unwrap_or_default(),
+            _ => loader.usable_snapshot(base_offset)?.map(|(producers, _)| producers).unwrap_or_default(),
         };
-        let walked = loader.walk(&record, &mut producers, base_offset).map_err(|(_, reason)| corrupt(reason))?;
+        let (walked, damage) = loader.walk(&record, &mut producers, base_offset)?;
+        if let Some(reason) = damage {
+            return Err(ReadError::Corrupt { offset: base_offset, reason });
+        }
         Ok(Rebuilt { snapshot: producers.snapshot(walked.end_offset), index: walked.index, aborted: walked.aborted })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use siltstone_common::fault;
+use siltstone_common::fs::{is_full, is_short, sync_error};
 
 use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FileHeader, entry_len};
 use super::files::{self, CurrentFile};
@@ -15,14 +16,26 @@ use crate::shared::Shared;
 const COMMIT_BYTES_MAX: u64 = 8 << 20;
 /// So long after a commit as many entries are waited for as it had or found queued behind it.
 const GROUP_WINDOW: Duration = Duration::from_millis(2);
-/// How long to wait before trying again when the disk is full.
+/// How long to wait before trying again when the disk is full, or descriptors are short.
 const NO_SPACE_RETRY: Duration = Duration::from_millis(250);
 const PADDING: [u8; 8] = [0; 8];
 
 /// Runs until the WAL is closed or the directory goes offline.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    let _end = End(&shared);
     commit_all(&shared).await;
-    shared.wal.give_up();
+}
+
+/// Whatever ended the loop: nothing is written any more, and nobody may wait for it.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.go_offline("write-ahead log: its loop panicked");
+        }
+        self.0.wal.give_up();
+    }
 }
 
 async fn commit_all(shared: &Arc<Shared>) {
@@ -89,7 +102,8 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes, syncs and publishes all of `batch`, and empties it; how many entries were queued meanwhile. Waits while the disk is full (I40).
+    /// Writes, syncs and publishes all of `batch`, and empties it; how many entries were queued meanwhile. Waits while the disk is full (I40) or
+    /// descriptors are short.
     async fn commit(&mut self, batch: &mut Vec<Pending>) -> io::Result<usize> {
         let mut from = 0;
         while from < batch.len() {
@@ -100,8 +114,10 @@ impl Writer {
             };
             match outcome {
                 Ok(()) => from += count,
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    self.shared.disk_is_full();
+                Err(error) if is_full(&error) || is_short(&error) => {
+                    if is_full(&error) {
+                        self.shared.disk_is_full();
+                    }
                     self.shared.env.clock.sleep(NO_SPACE_RETRY).await;
                     if self.shared.wal.is_closing() {
                         return Err(error);
@@ -159,7 +175,13 @@ impl Writer {
             written => written + 1,
         };
         let header = FileHeader { generation, salt: shared.env.entropy.next_u64(), first_sequence: first.sequence, previous_end };
-        let next = files::begin_use(fs, spare, header)?;
+        let next = match files::begin_use(fs, &spare, header) {
+            Ok(next) => next,
+            Err(error) => {
+                shared.wal.files.lock().add_spare(spare);
+                return Err(error);
+            }
+        };
         if let Some(filled) = self.current.replace(next) {
             shared.wal.files.lock().retire(&filled, first.sequence - 1);
         }
@@ -221,7 +243,7 @@ impl Writer {
         let Some(current) = self.current.as_ref().filter(|_| self.unsynced) else {
             return Ok(());
         };
-        current.file.sync_data()?;
+        current.file.sync_data().map_err(|error| sync_error(&error))?;
         self.unsynced = false;
         self.durable_sequence = self.written_sequence;
         Ok(())

@@ -182,10 +182,10 @@ pub(crate) fn create(fs: &dyn FileSystem, dir: &Path, slot: u64, len: u64) -> io
 }
 
 /// Begins a new use of a file. The header becomes durable with the first entry's sync.
-pub(crate) fn begin_use(fs: &dyn FileSystem, spare: Spare, header: FileHeader) -> io::Result<CurrentFile> {
+pub(crate) fn begin_use(fs: &dyn FileSystem, spare: &Spare, header: FileHeader) -> io::Result<CurrentFile> {
     let file = fs.open(&spare.path, OpenMode::Direct)?;
     file.write_all_at(&header.encode(), 0)?;
-    Ok(CurrentFile { path: spare.path, file, header, position: FILE_HEADER_LEN, len: spare.len })
+    Ok(CurrentFile { path: spare.path.clone(), file, header, position: FILE_HEADER_LEN, len: spare.len })
 }
 
 /// The name of file number `slot`.

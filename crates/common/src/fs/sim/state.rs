@@ -174,7 +174,15 @@ impl State {
         if self.faults[at].2 == 0 {
             self.faults.remove(at);
         }
-        Err(eio())
+        Err(match fault {
+            SimFault::SyncNoSpace => no_space(),
+            SimFault::Open => io::Error::from_raw_os_error(rustix::io::Errno::MFILE.raw_os_error()),
+            SimFault::Sync | SimFault::Read | SimFault::Write | SimFault::Name => eio(),
+        })
+    }
+
+    fn sync_fault(&mut self, path: &Path) -> io::Result<()> {
+        self.fault(SimFault::Sync, path).and_then(|()| self.fault(SimFault::SyncNoSpace, path))
     }
 
     pub(super) fn file(&mut self, inode: InodeId) -> io::Result<&mut FileNode> {
@@ -220,6 +228,7 @@ impl State {
     }
 
     pub(super) fn open(&mut self, path: &Path, mode: OpenMode) -> io::Result<InodeId> {
+        self.fault(SimFault::Open, path)?;
         match (self.lookup(path), mode) {
             (Ok(_), OpenMode::CreateNew) => Err(io::ErrorKind::AlreadyExists.into()),
             (Ok(inode), OpenMode::Read | OpenMode::ReadWrite | OpenMode::Direct) => self.file(inode).map(|_| inode),
@@ -326,7 +335,7 @@ impl State {
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let inode = self.lookup(path)?;
         self.dir(inode)?;
-        let failed = self.fault(SimFault::Sync, path);
+        let failed = self.sync_fault(path);
         let (synced, pending) =
             std::mem::take(&mut self.pending_names).into_iter().partition(|op: &NameOp| op.iter().any(|change| change.dir == inode));
         self.pending_names = pending;
@@ -413,7 +422,7 @@ impl State {
     }
 
     pub(super) fn sync_file(&mut self, inode: InodeId, path: &Path) -> io::Result<()> {
-        let failed = self.fault(SimFault::Sync, path);
+        let failed = self.sync_fault(path);
         let file = self.file(inode)?;
         let pending = std::mem::take(&mut file.pending);
         if failed.is_ok() {
