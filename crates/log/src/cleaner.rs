@@ -314,7 +314,10 @@ impl Cleaning {
 
     fn begin_group(&mut self, old: Vec<Segment>) -> Result<Group, CleanError> {
         let Some(first) = old.first() else { return Err(CleanError::Changed) };
-        let empty = Segment { generation: first.generation + 1, first_append_ms: first.first_append_ms, ..Segment::new(first.base_offset) };
+        // Should no timestamp be left, it is as old as what it was made of.
+        let age = |segment: &Segment| if segment.max_timestamp_ms >= 0 { segment.max_timestamp_ms } else { segment.first_append_ms };
+        let first_append_ms = old.iter().map(age).max().unwrap_or(-1);
+        let empty = Segment { generation: first.generation + 1, first_append_ms, ..Segment::new(first.base_offset) };
         self.note_aborted(first)?;
         let reader = self.open(first, 0)?;
         let env = self.log.env();

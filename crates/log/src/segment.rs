@@ -44,6 +44,8 @@ pub struct SegmentStat {
     pub sealed: bool,
     /// How often compaction wrote it anew.
     pub generation: u32,
+    /// About when it was written, ms: its age if it has no timestamps; -1 if that is not known.
+    pub appended_ms: i64,
 }
 
 /// Everything that an upload needs of a sealed segment. The file stays readable while this is held, even if retention removes the name.
@@ -57,6 +59,8 @@ pub struct SealedSegment {
     pub last_offset: i64,
     /// Largest timestamp, ms.
     pub max_timestamp_ms: i64,
+    /// About when it was written, ms: its age if it has no timestamps; -1 if that is not known.
+    pub appended_ms: i64,
     /// Bytes of batches.
     pub size_bytes: u64,
     /// The batches.

@@ -58,8 +58,20 @@ pub struct SegmentRow {
     /// How often compaction wrote it anew; with the offsets, it names one state of the segment.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub generation: u32,
+    /// About when it was written, ms: its age if it has no timestamps; -1 if that is not known.
+    #[serde(default = "unknown_time", skip_serializing_if = "is_unknown")]
+    pub appended_ms: i64,
     /// Where it is in its life.
     pub state: SegmentState,
+}
+
+fn unknown_time() -> i64 {
+    -1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_unknown(time_ms: &i64) -> bool {
+    *time_ms < 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]

@@ -81,13 +81,17 @@ pub struct RetentionDecision {
 struct Extent {
     last_offset: i64,
     bytes: u64,
-    max_timestamp_ms: i64,
+    since_ms: i64,
     removable: bool,
 }
 
-fn expired(max_timestamp_ms: i64, now_ms: i64, retention_ms: i64) -> bool {
-    // A segment without timestamps has no age.
-    retention_ms >= 0 && max_timestamp_ms >= 0 && now_ms.saturating_sub(max_timestamp_ms) > retention_ms
+/// The time that a segment's retention begins at: as in Kafka, without timestamps it is that of its writing; -1 if neither is known.
+fn since_ms(max_timestamp_ms: i64, appended_ms: i64) -> i64 {
+    if max_timestamp_ms >= 0 { max_timestamp_ms } else { appended_ms }
+}
+
+fn expired(since_ms: i64, now_ms: i64, retention_ms: i64) -> bool {
+    retention_ms >= 0 && since_ms >= 0 && now_ms.saturating_sub(since_ms) > retention_ms
 }
 
 /// True if `total` less `bytes` is still at least the limit, as Kafka counts.
@@ -129,7 +133,7 @@ fn new_log_start(config: &RetentionConfig, snapshot: &RetentionSnapshot<'_>, ext
     let remote = remote.map(|row| Extent {
         last_offset: row.last_offset,
         bytes: row.data_bytes,
-        max_timestamp_ms: row.max_timestamp_ms,
+        since_ms: since_ms(row.max_timestamp_ms, row.appended_ms),
         removable: true,
     });
     // What is not uploaded yet goes through the bucket first, whatever its age; and no local segment before unlisted remote ones.
@@ -137,13 +141,12 @@ fn new_log_start(config: &RetentionConfig, snapshot: &RetentionSnapshot<'_>, ext
     let local = only_local.map(|segment| Extent {
         last_offset: segment.last_offset,
         bytes: segment.size_bytes,
-        max_timestamp_ms: segment.max_timestamp_ms,
+        since_ms: since_ms(segment.max_timestamp_ms, segment.appended_ms),
         removable: removable && segment.sealed,
     });
     let mut start = known_start;
     for extent in remote.chain(local) {
-        let due =
-            expired(extent.max_timestamp_ms, snapshot.now_ms, config.retention_ms) || over(total, extent.bytes, config.retention_bytes);
+        let due = expired(extent.since_ms, snapshot.now_ms, config.retention_ms) || over(total, extent.bytes, config.retention_bytes);
         if !due || !extent.removable || extent.last_offset >= snapshot.high_watermark {
             break;
         }
@@ -159,8 +162,8 @@ fn local_start(config: &RetentionConfig, snapshot: &RetentionSnapshot<'_>, start
     let mut total = kept.clone().map(|segment| segment.size_bytes).sum::<u64>();
     let mut local_start = start;
     for segment in kept {
-        let due =
-            expired(segment.max_timestamp_ms, snapshot.now_ms, config.local_ms()) || over(total, segment.size_bytes, config.local_bytes());
+        let due = expired(since_ms(segment.max_timestamp_ms, segment.appended_ms), snapshot.now_ms, config.local_ms())
+            || over(total, segment.size_bytes, config.local_bytes());
         if !config.tiered || !due || !segment.sealed || segment.last_offset >= remote_end {
             break;
         }
@@ -176,7 +179,7 @@ fn active_expired(config: &RetentionConfig, snapshot: &RetentionSnapshot<'_>, st
         && active.last_offset >= active.base_offset
         && active.last_offset < snapshot.high_watermark
         && sealed.iter().all(|segment| segment.last_offset < start)
-        && expired(active.max_timestamp_ms, snapshot.now_ms, config.retention_ms)
+        && expired(since_ms(active.max_timestamp_ms, active.appended_ms), snapshot.now_ms, config.retention_ms)
 }
 
 /// How much of a disk the data directory may take.

@@ -221,6 +221,8 @@ impl Inner {
             checksum: 0,
             has_aborts: !segment.aborted.is_empty(),
             generation: segment.generation,
+            // Only where it counts: rows are small.
+            appended_ms: if segment.max_timestamp_ms < 0 { segment.appended_ms } else { -1 },
             state: SegmentState::Intent { deadline_ms: self.env.clock.now_ms() + INTENT_LIFE_MS },
         }
     }

@@ -144,6 +144,7 @@ impl LogState {
         if self.active().is_empty() {
             self.active().first_append_ms = now_ms;
         }
+        self.last_append_ms = now_ms;
         let position = self.active().size_bytes;
         let interval = self.config.index_interval_bytes;
         let mut record_count = 0;
@@ -191,7 +192,11 @@ impl LogState {
     /// Closes the active segment and begins one at `base_offset`. The background completes the file.
     pub(super) fn roll(&mut self, base_offset: i64) {
         let snapshot = self.producers.snapshot(self.offsets.log_end);
+        let last_append_ms = self.last_append_ms;
         let active = self.active();
+        if active.max_timestamp_ms < 0 {
+            active.first_append_ms = last_append_ms.max(active.first_append_ms);
+        }
         active.phase = Phase::Closing;
         active.end_snapshot = Some(snapshot);
         self.segments.push_back(Segment::new(base_offset));

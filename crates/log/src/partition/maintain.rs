@@ -102,6 +102,7 @@ impl PartitionLog {
             base_offset: segment.base_offset,
             last_offset,
             max_timestamp_ms: segment.max_timestamp_ms,
+            appended_ms: segment.first_append_ms,
             size_bytes: segment.size_bytes,
             file: fs.open(&log_path, OpenMode::Read).map_err(|error| LogError::io(&log_path, error))?,
             index: index.to_vec(),

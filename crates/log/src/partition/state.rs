@@ -29,6 +29,8 @@ pub(super) struct LogState {
     pub(super) written_end: i64,
     /// Sequence of the newest WAL entry.
     pub(super) last_sequence: u64,
+    /// When a batch was last appended; -1 before the first.
+    pub(super) last_append_ms: i64,
     /// WAL entries up to here are in synced segment files, or void.
     pub(super) covered_sequence: u64,
     /// The first WAL entry that the manifest does not cover.
@@ -70,6 +72,7 @@ impl LogState {
             producers: ProducerStates::default(),
             written_end: offset,
             last_sequence: covered_sequence,
+            last_append_ms: -1,
             covered_sequence,
             first_uncovered: None,
             durable_log_start: offset,

@@ -38,7 +38,7 @@ pub(crate) struct Segment {
     pub(crate) synced_end: i64,
     /// Largest timestamp; -1 if none.
     pub(crate) max_timestamp_ms: i64,
-    /// When the first record was appended.
+    /// When the first record was appended; of a sealed segment without timestamps, what counts instead of these.
     pub(crate) first_append_ms: i64,
     pub(crate) phase: Phase,
     /// Index of what lies at or above `indexed_bytes`; empty once sealed.
@@ -156,6 +156,7 @@ impl Segment {
             max_timestamp_ms: self.max_timestamp_ms,
             sealed: self.phase == Phase::Durable,
             generation: self.generation,
+            appended_ms: self.first_append_ms,
         }
     }
 }

@@ -118,6 +118,7 @@ async fn segments(client: &HttpMetadata, id: TopicIdPartition) {
         checksum: u64::MAX,
         has_aborts: true,
         generation: 0,
+        appended_ms: -1,
         state: SegmentState::Intent { deadline_ms: i64::MAX },
     };
     let early = client.segment_commit(row(0)).await;

@@ -38,6 +38,7 @@ fn segment(id: TopicIdPartition, base_offset: i64, deadline_ms: i64) -> SegmentR
         checksum: u64::MAX - 1,
         has_aborts: base_offset == 0,
         generation: 0,
+        appended_ms: -1,
         state: SegmentState::Intent { deadline_ms },
     }
 }

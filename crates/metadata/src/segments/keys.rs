@@ -81,6 +81,7 @@ impl FoldRow {
             checksum: self.checksum,
             has_aborts: false,
             generation: 0,
+            appended_ms: -1,
             state,
         }
     }

@@ -43,6 +43,7 @@ fn segment(id: TopicIdPartition, base: i64, last: i64) -> SegmentRow {
         checksum: 7,
         has_aborts: false,
         generation: 0,
+        appended_ms: -1,
         state: SegmentState::Intent { deadline_ms: i64::MAX },
     }
 }

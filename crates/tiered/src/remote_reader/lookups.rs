@@ -163,50 +163,51 @@ impl Inner {
         remote_end: i64,
         touched: &mut Touched,
     ) -> Result<Option<RemoteTail>, RemoteReadError> {
-        let mut rows = Vec::new();
-        let mut from = log_start;
-        while from < remote_end {
-            let page = self.rows.page_from(id, from).await?;
-            let Some(last) = page.last() else { break };
-            from = last.last_offset + 1;
-            rows.extend(page);
+        if log_start >= remote_end {
+            return Ok(None);
         }
-        let Some(last) = rows.last() else { return Ok(None) };
-        let tail = self.tail_of(last, touched).await?;
+        let (Some(first), Some(last)) =
+            (self.rows.page_from(id, log_start).await?.into_iter().next(), self.rows.holding(id, remote_end - 1).await?)
+        else {
+            return Ok(None);
+        };
+        let tail = self.tail_of(&last, touched).await?;
         let (producer_snapshot, aborted) = (tail.producer_snapshot.clone(), tail.aborted.clone());
-        let leader_epochs = self.leader_epochs(id, &rows, touched).await?;
+        let leader_epochs = self.leader_epochs(id, (first, last), touched).await?;
         Ok(Some(RemoteTail { leader_epochs, producer_snapshot, aborted }))
     }
 
-    /// The leader epochs over all `rows`. Where two segments begin and end in the same epoch, all between them lie in it, so only the footers
-    /// around changes are read.
+    /// The leader epochs from one segment to another. Where two segments begin and end in the same epoch, all between them lie in it, so only the
+    /// rows and footers around changes are read.
     async fn leader_epochs(
         &self,
         id: TopicIdPartition,
-        rows: &[Arc<SegmentRow>],
+        range: (Arc<SegmentRow>, Arc<SegmentRow>),
         touched: &mut Touched,
     ) -> Result<Vec<EpochEntry>, RemoteReadError> {
         let mut epochs = BTreeMap::<i32, i64>::new();
         let mut footers = 0;
-        let mut spans = vec![(0, rows.len().saturating_sub(1))];
+        let mut spans = vec![range];
         while let Some((low, high)) = spans.pop() {
-            let (first, last) = (self.tail_of(&rows[low], touched).await?, self.tail_of(&rows[high], touched).await?);
+            let (first, last) = (self.tail_of(&low, touched).await?, self.tail_of(&high, touched).await?);
             for entry in first.leader_epochs.iter().chain(&last.leader_epochs) {
                 let start = epochs.entry(entry.epoch).or_insert(entry.start_offset);
                 *start = entry.start_offset.min(*start);
             }
             footers += 2;
             let settled = first.leader_epochs.last().map(|entry| entry.epoch) == last.leader_epochs.first().map(|entry| entry.epoch);
-            if settled || high - low <= 1 {
+            let between = low.last_offset + 1..high.base_offset;
+            if settled || between.is_empty() {
                 continue;
             }
             if footers >= EPOCH_FOOTERS_MAX {
                 tracing::warn!(%id, "too many leader epochs in the bucket to read all, the oldest are left out");
                 break;
             }
+            let middle = self.rows.holding(id, between.start + (between.end - between.start) / 2).await?;
+            let Some(middle) = middle.filter(|middle| between.contains(&middle.base_offset)) else { continue };
             // The newer half first: it matters most.
-            let middle = low + (high - low) / 2;
-            spans.push((low, middle));
+            spans.push((low, Arc::clone(&middle)));
             spans.push((middle, high));
         }
         Ok(epochs.into_iter().map(|(epoch, start_offset)| EpochEntry { epoch, start_offset }).collect())

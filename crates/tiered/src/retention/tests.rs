@@ -26,13 +26,22 @@ fn row(i: usize, timestamp: i64) -> SegmentRow {
         checksum: 0,
         has_aborts: false,
         generation: 0,
+        appended_ms: -1,
         state: SegmentState::Committed,
     }
 }
 
 fn stat(i: usize, timestamp: i64, sealed: bool) -> SegmentStat {
     let base_offset = 10 * i as i64;
-    SegmentStat { base_offset, last_offset: base_offset + 9, size_bytes: 100, max_timestamp_ms: timestamp, sealed, generation: 0 }
+    SegmentStat {
+        base_offset,
+        last_offset: base_offset + 9,
+        size_bytes: 100,
+        max_timestamp_ms: timestamp,
+        sealed,
+        generation: 0,
+        appended_ms: -1,
+    }
 }
 
 /// A log of segments `0..timestamps.len()`: remote up to `remote` segments, local from segment `local` on, the last one active.
@@ -113,6 +122,22 @@ fn the_local_disk_has_its_own_limits() {
     assert_eq!((decision.raise_log_start, decision.delete_local_below, decision.roll_active), (None, Some(60), false));
     let zero = old.decide(&RetentionConfig { local_retention_bytes: 0, ..config() }, |_| ());
     assert_eq!(zero.delete_local_below, Some(60));
+}
+
+/// As in Kafka, where the time of a file's last change counts then.
+#[test]
+fn a_segment_without_timestamps_is_as_old_as_its_writing() {
+    let log = Log { timestamps: vec![-1, 0, 0, NOW], remote: 2, local: 1, start: 0 };
+    let short = RetentionConfig { retention_ms: 1_000, ..config() };
+    let written = |ms: i64| {
+        let (mut oldest, mut next) = (row(0, -1), row(1, 0));
+        (oldest.appended_ms, next.appended_ms) = (ms, -1);
+        let rows = [oldest, next];
+        log.decide(&short, |snapshot| snapshot.remote_segments = Box::leak(Box::new(rows.clone()))).raise_log_start
+    };
+    assert_eq!(written(NOW - 500), None);
+    assert_eq!(written(-1), None, "its age is not known");
+    assert_eq!(written(NOW - 1_500), Some(20));
 }
 
 #[test]

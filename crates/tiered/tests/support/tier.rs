@@ -126,6 +126,7 @@ fn sealed(base_offset: i64, shape: Shape, batches: impl Iterator<Item = Bytes>) 
     let file = Arc::new(MemoryFile(Mutex::new(bytes.to_vec())));
     let sealed = SealedSegment {
         generation: 0,
+        appended_ms: -1,
         base_offset,
         last_offset: offset - 1,
         max_timestamp_ms: shape.timestamp_ms + (shape.batches * shape.records) as i64 - 1,

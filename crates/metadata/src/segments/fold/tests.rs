@@ -94,6 +94,7 @@ impl World {
             checksum: 1,
             has_aborts: false,
             generation: 0,
+            appended_ms: -1,
             state: SegmentState::Intent { deadline_ms: i64::MAX },
         };
         self.map.intent(row.clone()).await.unwrap();
