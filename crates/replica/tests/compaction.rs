@@ -489,15 +489,19 @@ fn a_transaction_whose_end_was_lost_with_the_disk_is_ended_again_as_it_was() {
             let offsets = || node.replicas.opened(id).unwrap().offsets();
             node.wait_for("the last stable offset", LONG, |_| offsets().last_stable == end + 1).await;
             assert_eq!((offsets().log_end, node.replicas.metrics().transactions_ended_again()), (end + 1, 1));
-            // The same producer goes on, and all of it is read back from the bucket.
+            // The same producer goes on, and all of it is read back from the bucket in one answer.
             in_transaction(&node, id, 1, "second").await;
             marker(&node, id, true).await;
             for key in ["x", "y", "z"] {
                 node.produce(id, keyed(key, 800), LONG).await.unwrap();
             }
             node.wait_for("local segments to go", LONG, |_| offsets().local_start > end + 2).await;
+            node.kill().await;
+            let node = Node::try_start(&world, &SimFs::new(), 3, replica_config()).await.unwrap();
+            node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+            let params = FetchParams { isolation: FetchIsolation::ReadCommitted, max_wait: LONG, ..fetch_params(1 << 20) };
             let mut reader = Reader::default();
-            reader.read_on(&node, id, &SmallEntropy::seeded(1)).await;
+            reader.take(&node.fetch(params, &[(id, 0)]).await[0]);
             assert_eq!((reader.table.contains_key(&b"first"[..]), reader.table.contains_key(&b"second"[..])), (commit, true));
             node.kill().await;
             world.env.tasks.shutdown(LONG).await;
