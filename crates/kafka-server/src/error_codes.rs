@@ -77,6 +77,7 @@ pub fn metadata_error(error: &MetadataError) -> ResponseError {
         MetadataError::InvalidConfig(_) => ResponseError::InvalidConfig,
         MetadataError::InvalidRequest(_) | MetadataError::NotContiguous { .. } => ResponseError::InvalidRequest,
         MetadataError::UnknownBroker(_) => ResponseError::BrokerIdNotRegistered,
+        MetadataError::DuplicateBroker => ResponseError::DuplicateBrokerRegistration,
         MetadataError::StaleBrokerEpoch => ResponseError::StaleBrokerEpoch,
         MetadataError::FencedLeaderEpoch => ResponseError::FencedLeaderEpoch,
         MetadataError::Conflict(_) | MetadataError::InvalidFeature(_) => ResponseError::InvalidUpdateVersion,

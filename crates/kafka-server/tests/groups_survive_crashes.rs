@@ -64,10 +64,18 @@ async fn start(seed: u64, fs: &SimFs, metadata: &Arc<dyn MetadataApi>) -> Option
         Err(_) if fs.is_dead() => return None,
         Err(error) => panic!("open: {error}"),
     };
-    let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: false };
-    let epoch = metadata.register_broker(broker).await.expect("registers");
+    let broker = RegisterBroker {
+        id: BROKER,
+        host: "localhost".to_owned(),
+        port: 9092,
+        rack: None,
+        clean_shutdown: false,
+        directory: uuid::Uuid::nil(),
+    };
+    let epoch = siltstone_replica::register(&env, &**metadata, &logs, broker, Duration::from_secs(60)).await.expect("registers");
     let replica_config = ReplicaConfig {
         broker_id: BROKER,
+        broker_epoch: epoch,
         broker_configs: broker_configs(),
         retention_check_interval: Duration::from_secs(300),
         local_retention_check_interval: Duration::from_secs(5),
@@ -241,13 +249,21 @@ fn run(seed: u64) {
         let store = Arc::new(MemoryStore::new(env.clone()));
         let service = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.expect("opens");
         let metadata: Arc<dyn MetadataApi> = service;
-        let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+        let broker = RegisterBroker {
+            id: BROKER,
+            host: "localhost".to_owned(),
+            port: 9092,
+            rack: None,
+            clean_shutdown: true,
+            directory: uuid::Uuid::nil(),
+        };
         let epoch = metadata.register_broker(broker).await.expect("registers");
         metadata.heartbeat(BROKER, epoch, false).await.expect("a heartbeat");
         for (name, partitions) in [(GROUP_METADATA_TOPIC, PARTITIONS), ("t", 1)] {
             let topic = CreateTopic { name: name.to_owned(), partitions, replication_factor: 1, ..CreateTopic::default() };
             metadata.create_topic(topic).await.expect("creates");
         }
+        metadata.heartbeat(BROKER, epoch, true).await.expect("it makes room for the broker");
         let mut promises = Promises::default();
         for _ in 0..LIVES {
             live(&rng, &fs, &metadata, &mut promises).await;

@@ -18,7 +18,14 @@ const BROKER: i32 = 1;
 async fn metadata_service() -> (Arc<MetadataService>, String) {
     let service =
         MetadataService::open(Arc::new(MemoryStore::new(Env::system())), MetadataServiceConfig::default(), Env::system()).await.unwrap();
-    let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+    let broker = RegisterBroker {
+        id: BROKER,
+        host: "localhost".to_owned(),
+        port: 9092,
+        rack: None,
+        clean_shutdown: true,
+        directory: uuid::Uuid::nil(),
+    };
     let epoch = service.register_broker(broker).await.unwrap();
     service.heartbeat(BROKER, epoch, false).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -50,6 +57,7 @@ fn services(metadata: Arc<dyn MetadataApi>, dir: &std::path::Path, env: &Env) ->
     let (logs, _) = LogManager::open(config, env.clone()).unwrap();
     let replica_config = ReplicaConfig {
         broker_id: BROKER,
+        broker_epoch: metadata.image().brokers[&BROKER].epoch,
         broker_configs: BTreeMap::new(),
         retention_check_interval: Duration::from_secs(300),
         local_retention_check_interval: Duration::from_secs(5),

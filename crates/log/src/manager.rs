@@ -9,7 +9,7 @@
 //! Dropping the manager ends its loops without a flush, as a kill would. [`LogManager::close`] is the clean stop.
 
 pub(crate) mod flusher;
-mod identity;
+pub(crate) mod identity;
 mod recovery;
 pub(crate) mod scan;
 
@@ -18,8 +18,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use siltstone_common::{Env, TopicIdPartition, fault};
+use uuid::Uuid;
 
 use crate::error::LogError;
+use crate::manager::identity::Identity;
 use crate::manifest::record::Record;
 use crate::partition::{LogConfig, PartitionLog, Recovered};
 use crate::shared::{ListenerSlot, Shared, segments_dir};
@@ -167,6 +169,31 @@ impl LogManager {
         }
         self.shared.logs.write().remove(&id);
         self.shared.recovered.lock().remove(&id);
+        Ok(())
+    }
+
+    /// The id that the directory got when it was made: who takes it elsewhere, or puts another in its place, is noticed by it.
+    pub fn directory_id(&self) -> Uuid {
+        self.shared.identity.lock().directory
+    }
+
+    /// True if another directory has been in this one's place since it was written last, and what it holds was not looked through yet.
+    pub fn has_returned(&self) -> bool {
+        self.shared.identity.lock().returned
+    }
+
+    /// Remembers, durably, whether all logs here have yet to be compared with what others wrote meanwhile. Blocks.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]
+    pub fn set_returned(&self, returned: bool) -> Result<(), LogError> {
+        let mut identity = self.shared.identity.lock();
+        let changed = Identity { returned, ..*identity };
+        if changed != *identity {
+            let config = &self.shared.config;
+            identity::write(self.shared.env.fs.as_ref(), &config.dir, &config.cluster_id, changed)?;
+            *identity = changed;
+        }
         Ok(())
     }
 

@@ -11,6 +11,7 @@ use siltstone_common::{Env, TopicIdPartition};
 
 use crate::error::{AppendError, LogError};
 use crate::manager::flusher::FlushQueue;
+use crate::manager::identity::Identity;
 use crate::manager::{LogListener, LogManagerConfig};
 use crate::manifest::Manifest;
 use crate::manifest::record::Record;
@@ -84,6 +85,7 @@ pub(crate) struct Shared {
     pub(crate) logs: RwLock<BTreeMap<TopicIdPartition, Arc<PartitionLog>>>,
     /// What recovery found of logs that were not opened yet.
     pub(crate) recovered: Mutex<BTreeMap<TopicIdPartition, Recovered>>,
+    pub(crate) identity: Mutex<Identity>,
     /// Held as long as anything may write to the directory.
     pub(crate) _lock: Box<dyn FileLock>,
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use siltstone_common::{TopicId, TopicIdPartition};
 use thiserror::Error;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::features::FeatureUpdate;
 use crate::image::{MetadataImage, TopicImage};
@@ -72,6 +73,11 @@ pub enum MetadataError {
     /// BROKER_ID_NOT_REGISTERED
     #[error("Broker ID {0} is not currently registered")]
     UnknownBroker(i32),
+    /// DUPLICATE_BROKER_REGISTRATION: a broker of that id has a live session, from another data directory.
+    #[error(
+        "Another broker is registered with that broker id. If the broker was recently restarted this should self-resolve once the heartbeat manager expires the broker's session."
+    )]
+    DuplicateBroker,
     /// STALE_BROKER_EPOCH
     #[error("broker epoch is stale")]
     StaleBrokerEpoch,
@@ -205,6 +211,10 @@ pub struct RegisterBroker {
     pub rack: Option<String>,
     /// True if the last stop was clean (I14).
     pub clean_shutdown: bool,
+    /// Id of its data directory, which one process has at a time: the next process on it takes over at once, any other waits until the
+    /// broker's session is over. Nil if unknown, which is nobody's.
+    #[serde(default)]
+    pub directory: Uuid,
 }
 
 /// See the module. Writes are durable when they return (I47); reads of segments are linearizable.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use siltstone_common::{TopicId, TopicIdPartition};
+use uuid::Uuid;
 
 use crate::quotas::{QuotaEntity, Quotas};
 
@@ -23,6 +24,9 @@ pub struct BrokerImage {
     pub rack: Option<String>,
     /// True until its first heartbeat, and once its session is over.
     pub fenced: bool,
+    /// Id of the data directory that it registered with; nil if unknown.
+    #[serde(default, skip_serializing_if = "Uuid::is_nil")]
+    pub directory: Uuid,
 }
 
 /// Leadership of a partition.

@@ -186,10 +186,7 @@ impl ReplicaManager {
         }
         let count = sealed.len();
         for segment in sealed.into_iter().filter(|segment| segment.last_offset >= log_start) {
-            let Some((leader, leader_epoch)) = self.leader_of(partition.id()) else { return Ok(0) };
-            if leader != self.config.broker_id {
-                return Ok(0);
-            }
+            let Some(leader_epoch) = self.led_epoch(partition.id()) else { return Ok(0) };
             self.upload_one(partition, tier, leader_epoch, segment).await?;
         }
         Ok(count)
@@ -267,7 +264,7 @@ impl ReplicaManager {
         let offsets = partition.offsets();
         let snapshot = RetentionSnapshot {
             now_ms: self.env.clock.now_ms(),
-            is_leader: self.leader_of(partition.id()).is_some_and(|(leader, _)| leader == self.config.broker_id),
+            is_leader: self.led_epoch(partition.id()).is_some(),
             log_start: offsets.log_start,
             high_watermark: offsets.high_watermark,
             local: &local,
@@ -343,7 +340,7 @@ impl ReplicaManager {
 
     /// Raises the log start in metadata, then locally (I28).
     pub(crate) async fn raise_log_start(&self, partition: &Arc<Partition>, offset: i64) -> Result<(), ReplicaError> {
-        let (_, leader_epoch) = self.leader_of(partition.id()).ok_or(ReplicaError::UnknownPartition)?;
+        let leader_epoch = self.led_epoch(partition.id()).ok_or(ReplicaError::NotLeader)?;
         self.metadata.raise_log_start(partition.id(), leader_epoch, offset).await?;
         partition.set_remote(self.metadata.remote_extent(partition.id()).await?);
         let log = Arc::clone(partition.log());

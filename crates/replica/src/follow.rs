@@ -53,7 +53,7 @@ impl ReplicaManager {
             let id = TopicIdPartition::new(topic.id, i32::try_from(index).unwrap_or(i32::MAX));
             if let Some(partition) = self.opened(id) {
                 self.apply(&partition, image);
-            } else if state.leader == self.config.broker_id && self.begin_opening(id) {
+            } else if self.leads(image, state) && self.begin_opening(id) {
                 let (manager, slots) = (Arc::clone(self), Arc::clone(slots));
                 self.env.tasks.spawn("replica-open", async move {
                     tokio::select! {
@@ -80,7 +80,7 @@ impl ReplicaManager {
     fn apply(&self, partition: &Partition, image: &MetadataImage) {
         let Some((topic, state)) = image.topic_by_id(partition.id().topic_id).zip(image.partition(partition.id())) else { return };
         partition.set_config(self.topic_config(topic, image));
-        if state.leader == self.config.broker_id {
+        if self.leads(image, state) {
             partition.log().begin_leader_epoch(state.leader_epoch);
             partition.set_standing(Standing::Leader);
         } else {
@@ -110,7 +110,7 @@ impl ReplicaManager {
     /// False once the image says that this broker does not lead the partition: from then on a change of the image begins anew.
     fn wants_open(&self, id: TopicIdPartition) -> bool {
         let mut opening = self.opening.lock();
-        let is_led = self.metadata.image().partition(id).is_some_and(|state| state.leader == self.config.broker_id);
+        let is_led = self.led_epoch(id).is_some();
         if !is_led {
             opening.remove(&id);
         }
@@ -154,6 +154,9 @@ impl ReplicaManager {
         let logs = Arc::clone(&self.logs);
         if let Some(Err(error)) = self.env.tasks.blocking(move || logs.delete(id)).await {
             tracing::error!(%id, %error, "could not remove the log of a deleted partition");
+        }
+        if let Err(error) = self.compared(id).await {
+            tracing::warn!(%error, "could not note that all logs are compared: the next start does it again");
         }
     }
 }

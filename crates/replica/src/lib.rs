@@ -11,6 +11,7 @@ mod mirror;
 mod partition;
 mod produce;
 mod read_path;
+mod registration;
 mod restore;
 
 pub use cleaner::CleanerMetrics;
@@ -21,3 +22,4 @@ pub use metrics::ReplicaMetrics;
 pub use partition::Partition;
 pub use produce::{PendingProduce, ProduceOutcome, ProducePartition};
 pub use read_path::{FetchIsolation, FetchParams, FetchPartition, FetchedPartition, FetchedSlice};
+pub use registration::register;

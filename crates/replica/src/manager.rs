@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_log::{LogListener, LogManager, PartitionLog};
 use siltstone_metadata::configs::TopicConfig;
-use siltstone_metadata::{MetadataApi, MetadataImage, TopicImage};
+use siltstone_metadata::{MetadataApi, MetadataImage, PartitionImage, TopicImage};
 use siltstone_tiered::{RemoteReader, Uploader};
 use tokio::sync::OnceCell;
 
@@ -38,6 +38,8 @@ const INTERNAL_COMPACTION_LAG_MS: i64 = 6 * 3_600_000;
 pub struct ReplicaConfig {
     /// `node.id`
     pub broker_id: i32,
+    /// What the registration of this process gave: another process that registers as the same broker gets a higher one, and leads instead (I9).
+    pub broker_epoch: i64,
     /// Broker settings given at start, by Kafka's names: defaults for topics.
     pub broker_configs: BTreeMap<String, String>,
     /// How often `retention.*` is applied to the whole log: `log.retention.check.interval.ms`.
@@ -95,6 +97,8 @@ pub struct ReplicaManager {
     pub(crate) cleaner: CleanerState,
     /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
     pub(crate) lost_at_start: HashSet<TopicId>,
+    /// Logs to be compared with the bucket before they are used, as the directory was away: see [`crate::registration`].
+    pub(crate) to_compare: Mutex<HashSet<TopicIdPartition>>,
     pub(crate) partitions: RwLock<HashMap<TopicIdPartition, Arc<OnceCell<Arc<Partition>>>>>,
     /// Partitions that a task is busy opening until it succeeds, and whether that takes so long that nobody waits for it.
     pub(crate) opening: Mutex<HashMap<TopicIdPartition, Opening>>,
@@ -136,6 +140,7 @@ impl ReplicaManager {
         remote: Option<RemoteTier>,
     ) -> Arc<Self> {
         let lost_at_start = if config.data_dir_was_empty { metadata.image().topics.keys().copied().collect() } else { HashSet::new() };
+        let to_compare = if logs.has_returned() { logs.ids().into_iter().collect() } else { HashSet::new() };
         let manager = Arc::new(Self {
             config,
             env,
@@ -145,6 +150,7 @@ impl ReplicaManager {
             metrics: ReplicaMetrics::default(),
             cleaner: CleanerState::default(),
             lost_at_start,
+            to_compare: Mutex::new(to_compare),
             partitions: RwLock::default(),
             opening: Mutex::default(),
         });
@@ -238,10 +244,22 @@ impl ReplicaManager {
         if current_leader_epoch > current {
             return Err(ReplicaError::UnknownLeaderEpoch { got: current_leader_epoch, current });
         }
-        if state.leader != self.config.broker_id {
+        if !self.leads(&image, state) {
             return Err(ReplicaError::NotLeader);
         }
         Ok(self.opened(id).ok_or(image))
+    }
+
+    /// True if the partition is led by this broker, and this process is that broker: of two processes with one id the later one leads (I9).
+    pub(crate) fn leads(&self, image: &MetadataImage, state: &PartitionImage) -> bool {
+        let ReplicaConfig { broker_id, broker_epoch, .. } = self.config;
+        state.leader == broker_id && image.brokers.get(&broker_id).is_some_and(|broker| broker.epoch == broker_epoch)
+    }
+
+    /// The leader epoch in which this process leads the partition, if it does.
+    pub(crate) fn led_epoch(&self, id: TopicIdPartition) -> Option<i32> {
+        let image = self.metadata.image();
+        image.partition(id).filter(|state| self.leads(&image, state)).map(|state| state.leader_epoch)
     }
 
     /// Leader and epoch of a partition, as clients are told.
@@ -278,12 +296,26 @@ impl ReplicaManager {
             .ok_or_else(|| ReplicaError::Storage("opening the log failed".to_owned()))?
             .map_err(|error| ReplicaError::Storage(error.to_string()))?;
         self.adopt_remote(topic, &log, &extent).await?;
+        self.compared(id).await?;
         let leader_epoch = image.partition(id).map_or(0, |state| state.leader_epoch);
         log.begin_leader_epoch(leader_epoch);
         self.end_decided(topic, &log, &extent, leader_epoch).await?;
         let partition = Arc::new(Partition::new(id, log, config, extent));
         partition.advance_high_watermark();
         Ok(partition)
+    }
+
+    /// A log of a directory that was away is in line with the bucket, or gone; after the last one the directory is like any other.
+    pub(crate) async fn compared(&self, id: TopicIdPartition) -> Result<(), ReplicaError> {
+        let was_last = {
+            let mut to_compare = self.to_compare.lock();
+            to_compare.remove(&id) && to_compare.is_empty()
+        };
+        if was_last {
+            let logs = Arc::clone(&self.logs);
+            self.local_work(move || logs.set_returned(false)).await?;
+        }
+        Ok(())
     }
 
     pub(crate) fn topic_config(&self, topic: &TopicImage, image: &MetadataImage) -> TopicConfig {

@@ -26,10 +26,7 @@ impl ReplicaManager {
             if !stat.sealed || stat.generation == 0 || !is_there || self.bucket_has(partition, &stat).await? {
                 continue;
             }
-            let Some((leader, leader_epoch)) = self.leader_of(partition.id()) else { return Ok(count) };
-            if leader != self.config.broker_id {
-                return Ok(count);
-            }
+            let Some(leader_epoch) = self.led_epoch(partition.id()) else { return Ok(count) };
             let log = Arc::clone(partition.log());
             let found = self.local_work(move || log.uploadable(stat.base_offset, 1)).await?;
             let Some(segment) = found.into_iter().next().filter(|segment| segment.base_offset == stat.base_offset) else { continue };

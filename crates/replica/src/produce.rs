@@ -134,7 +134,7 @@ impl ReplicaManager {
         // Opening and waiting take time: who leads is looked up now (I9), and the log refuses the epoch should it know of a newer one.
         let image = self.metadata.image();
         let state = image.partition(part.id).ok_or(ReplicaError::UnknownPartition)?;
-        if state.leader != self.config.broker_id {
+        if !self.leads(&image, state) {
             return Err(ReplicaError::NotLeader);
         }
         // Never more than there are replicas, as in Kafka.

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use siltstone_log::producers::{EndTxnMarker, ProducerInfo};
-use siltstone_log::{AppendOrigin, LogError, PartitionLog};
+use siltstone_log::{AppendOrigin, PartitionLog};
 use siltstone_metadata::{RemoteExtent, TopicImage};
 use siltstone_tiered::RemoteTail;
 
@@ -18,7 +18,8 @@ use crate::error::ReplicaError;
 use crate::manager::ReplicaManager;
 
 impl ReplicaManager {
-    /// Brings a local log that is behind the bucket (its disk was lost) to the bucket's end (I32), and says what that means.
+    /// Brings a local log that is behind the bucket (its disk was lost), or is not the one that the bucket has (its disk was away, and another
+    /// in its place: I30), to the bucket's end (I32), and says what that means.
     pub(crate) async fn adopt_remote(
         &self,
         topic: &TopicImage,
@@ -27,29 +28,30 @@ impl ReplicaManager {
     ) -> Result<(), ReplicaError> {
         let offsets = log.offsets();
         let (partition, resume_offset) = (log.id().partition, extent.remote_end.max(extent.log_start));
-        let storage = |error: LogError| ReplicaError::Storage(error.to_string());
-        if offsets.log_end >= resume_offset {
+        let may_differ = extent.remote_end > extent.log_start && self.to_compare.lock().contains(&log.id());
+        if offsets.log_end >= resume_offset && !may_differ {
             if self.lost_at_start.contains(&topic.id) && offsets.log_end == 0 && extent.log_start == 0 {
                 self.metrics.count_lost_tail();
                 tracing::warn!(topic = %topic.name, partition, "the local log is gone and nothing of it was in the bucket: the partition starts empty");
             }
-            let (log, start) = (Arc::clone(log), extent.log_start.min(offsets.log_end));
-            return match self.env.tasks.blocking(move || log.raise_log_start(start)).await {
-                Some(result) => result.map_err(storage),
-                None => Err(ReplicaError::Storage("raising the log start failed".to_owned())),
-            };
+            return self.keep_local(log, extent).await;
         }
         let tail = self.remote_tail(log).await?;
+        if log.reaches(resume_offset, &tail.leader_epochs) {
+            return self.keep_local(log, extent).await;
+        }
         self.metrics.count_lost_tail();
         tracing::warn!(
             topic = %topic.name, partition, resume_offset, local_end = offsets.log_end,
-            "the local log ends before the bucket's copy: records that were not uploaded yet are lost, the log goes on after the bucket's last offset"
+            "the local log ends before the bucket's copy, or differs from it: records that were not uploaded are lost, the log goes on after the bucket's last offset"
         );
         let (log, start) = (Arc::clone(log), extent.log_start);
-        match self.env.tasks.blocking(move || log.reset_to(start, resume_offset, tail.leader_epochs, &tail.producer_snapshot)).await {
-            Some(result) => result.map_err(storage),
-            None => Err(ReplicaError::Storage("resetting the log failed".to_owned())),
-        }
+        self.local_work(move || log.reset_to(start, resume_offset, tail.leader_epochs, &tail.producer_snapshot)).await
+    }
+
+    async fn keep_local(&self, log: &Arc<PartitionLog>, extent: &RemoteExtent) -> Result<(), ReplicaError> {
+        let (log, start) = (Arc::clone(log), extent.log_start.min(log.offsets().log_end));
+        self.local_work(move || log.raise_log_start(start)).await
     }
 
     async fn remote_tail(&self, log: &PartitionLog) -> Result<RemoteTail, ReplicaError> {

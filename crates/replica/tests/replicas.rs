@@ -254,3 +254,77 @@ fn a_partition_that_can_not_be_opened_holds_up_nobody() {
         assert_eq!(answer_records(&answers[0])[0].0, 0);
     });
 }
+
+/// I9: two processes with one broker id, of which the first does not know that its session was over.
+#[test]
+fn a_process_that_was_replaced_leads_nothing_any_more() {
+    simulated(async {
+        let world = World::new(1).await;
+        let first = Node::start(&world, &SimFs::new()).await;
+        let id = world.topic("t", 1, &[("segment.bytes", "2000")]).await[0];
+        first.produce(id, batch(NOW_MS, &[b"first"]), LONG).await.unwrap();
+        let second = Node::start(&world, &SimFs::new()).await;
+        second.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+        let objects = world.bucket.objects.lock().len();
+        let late = first.produce(id, batch(NOW_MS, &[&[1; 1_500]]), LONG).await;
+        assert!(matches!(late, Err(ReplicaError::NotLeader)), "{late:?}");
+        let answer = first.fetch(fetch_params(1 << 20), &[(id, 0)]).await.remove(0);
+        assert!(matches!(answer.error, Some(ReplicaError::NotLeader)), "{answer:?}");
+        first.env.clock.sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.bucket.objects.lock().len(), objects, "and uploads nothing");
+        second.produce(id, batch(NOW_MS, &[b"second"]), LONG).await.unwrap();
+    });
+}
+
+/// I6, I30: a data directory that comes back after another one has taken its place yields to what that one has uploaded.
+#[test]
+fn a_disk_that_returns_yields_to_what_the_bucket_has() {
+    simulated(async {
+        let world = World::new(1).await;
+        let old = SimFs::new();
+        let node = Node::start(&world, &old).await;
+        let id = world.topic("t", 1, &TIERED).await[0];
+        let untouched = world.topic("u", 1, &TIERED).await[0];
+        tier(&node, id).await;
+        tier(&node, untouched).await;
+        node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
+        let uploaded = node.replicas.opened(id).unwrap().remote().remote_end;
+        world.bucket.faults.lock().denied = true;
+        for value in 0..40u8 {
+            node.produce(id, batch(NOW_MS, &[&[value; 400]]), LONG).await.unwrap();
+        }
+        node.produce(untouched, batch(NOW_MS, &[b"mine"]), LONG).await.unwrap();
+        let untouched_end = node.replicas.opened(untouched).unwrap().offsets().log_end;
+        node.kill().await;
+        *world.bucket.faults.lock() = bucket::Faults::default();
+
+        let node = Node::start(&world, &SimFs::new()).await;
+        node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+        for value in 0..9u8 {
+            let at = node.produce(id, batch(NOW_MS, &[&[100 + value; 900]]), LONG).await.unwrap();
+            assert!(at.last_offset >= uploaded);
+        }
+        node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
+        let remote_end = node.replicas.opened(id).unwrap().remote().remote_end;
+        assert!(remote_end > uploaded + 3);
+        node.kill().await;
+
+        let old = old.kill();
+        for life in 0..2 {
+            let node = Node::start(&world, &old).await;
+            node.wait_for("the partitions", LONG, |node| [id, untouched].iter().all(|id| node.replicas.opened(*id).is_some())).await;
+            assert!(!node.logs.has_returned(), "compared once, in life {life}");
+            let partition = node.replicas.opened(id).unwrap();
+            let params = FetchParams { max_wait: LONG, ..fetch_params(900) };
+            let answer = node.fetch(params, &[(id, uploaded)]).await.remove(0);
+            assert!(answer_records(&answer)[0].2 == [100; 900], "what the bucket has is the log");
+            let at = node.produce(id, batch(NOW_MS, &[&[7; 900]]), LONG).await.unwrap();
+            assert!(at.last_offset == remote_end + life, "{at:?}");
+            node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
+            assert!(partition.remote().remote_end >= remote_end);
+            let kept = node.replicas.opened(untouched).unwrap().offsets().log_end;
+            assert_eq!(kept, untouched_end, "what nobody else wrote to stays, with the tail that only this disk has");
+            node.stop().await.unwrap();
+        }
+    });
+}

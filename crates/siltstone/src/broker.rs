@@ -14,8 +14,10 @@ use siltstone_kafka_server::{BoundListener, Server, ServerConfig, Services};
 use siltstone_log::{LogManager, LogManagerConfig};
 use siltstone_metadata::api::RegisterBroker;
 use siltstone_metadata::{MetadataApi, MetadataError};
-use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaManager};
+use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaError, ReplicaManager};
 use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, StoreError, Uploader};
+
+use tokio::sync::Notify;
 
 use crate::config::{Config, DiskBudget};
 use crate::metrics::{BrokerMetrics, ClientMetrics, GroupMetrics, ListenerMetrics};
@@ -24,6 +26,8 @@ const MIB: u64 = 1 << 20;
 /// How long a start waits for the bucket before it goes on without (I35).
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long a start waits for the session of another process as this broker to end (Kafka's initial.broker.registration.timeout.ms).
+const REGISTRATION_LIMIT: Duration = Duration::from_secs(60);
 /// How long a stop waits for the metadata service to move leadership away: it may be gone before us.
 const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
 /// How long a stop waits for what goes on behind the requests.
@@ -36,6 +40,7 @@ pub struct Broker {
     metadata: Arc<dyn MetadataApi>,
     logs: Arc<LogManager>,
     env: Env,
+    replaced: Arc<Notify>,
     /// Stopped first: a heartbeat after the one that hands leadership back would take it again.
     heartbeat_tasks: Tasks,
     /// Listener and connections.
@@ -61,15 +66,18 @@ impl Broker {
         let port = if port == 0 { address.port() } else { port };
         let rack = config.kafka.get("broker.rack").cloned();
         let id = config.node_id;
-        let epoch = metadata
-            .register_broker(RegisterBroker { id, host: host.clone(), port, rack, clean_shutdown })
-            .await
-            .map_err(|error| anyhow!("registering broker {id}: {error}"))?;
+        let me = RegisterBroker { id, host: host.clone(), port, rack, clean_shutdown, directory: logs.directory_id() };
+        let epoch = siltstone_replica::register(env, &*metadata, &logs, me, REGISTRATION_LIMIT).await.map_err(|error| match error {
+            ReplicaError::Metadata(MetadataError::DuplicateBroker) => anyhow!(
+                "broker id {id} is in use by another running broker: stop that one, or give this one another id with --set node.id=NUMBER"
+            ),
+            error => anyhow!("registering broker {id}: {error}"),
+        })?;
         let background_tasks = env.tasks.child();
         let background = Env { tasks: background_tasks.clone(), ..env.clone() };
         let remote = open_remote(config, &background, &metadata, bucket, &cluster_id).await?;
         let replicas = ReplicaManager::new(
-            replica_config(config, env, was_empty)?,
+            replica_config(config, env, epoch, was_empty)?,
             background.clone(),
             Arc::clone(&metadata),
             Arc::clone(&logs),
@@ -80,7 +88,7 @@ impl Broker {
         let heartbeat_tasks = env.tasks.child();
         let heartbeat_ms = config.kafka_number("broker.heartbeat.interval.ms").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(2_000);
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
-        spawn_heartbeats(id, epoch, Duration::from_millis(heartbeat_ms), beating, Arc::clone(&metadata));
+        let replaced = spawn_heartbeats(id, epoch, Duration::from_millis(heartbeat_ms), beating, Arc::clone(&metadata));
 
         let server_config = ServerConfig {
             broker_id: id,
@@ -99,7 +107,12 @@ impl Broker {
         metrics.collect_from(BrokerMetrics::new(replicas));
         metrics.collect_from(ListenerMetrics::new(server.metrics()));
         listener_tasks.spawn("kafka-listener", server.run());
-        Ok(Self { id, epoch, metadata, logs, env: env.clone(), heartbeat_tasks, listener_tasks, background_tasks })
+        Ok(Self { id, epoch, metadata, logs, env: env.clone(), replaced, heartbeat_tasks, listener_tasks, background_tasks })
+    }
+
+    /// Waits until another process has taken this one's place: it leads nothing any more, and should stop.
+    pub async fn replaced(&self) {
+        self.replaced.notified().await;
     }
 
     /// Hands leadership back, closes connections within `limit`, ends what goes on behind them, flushes the logs.
@@ -244,7 +257,7 @@ fn claim_later(env: &Env, store: &RemoteStore, cluster_id: &str, reason: &str) {
     });
 }
 
-fn replica_config(config: &Config, env: &Env, data_dir_was_empty: bool) -> anyhow::Result<ReplicaConfig> {
+fn replica_config(config: &Config, env: &Env, broker_epoch: i64, data_dir_was_empty: bool) -> anyhow::Result<ReplicaConfig> {
     let millis = |name: &str, default: u64| {
         Duration::from_millis(config.kafka_number(name).and_then(|ms| u64::try_from(ms).ok()).unwrap_or(default))
     };
@@ -256,6 +269,7 @@ fn replica_config(config: &Config, env: &Env, data_dir_was_empty: bool) -> anyho
     };
     Ok(ReplicaConfig {
         broker_id: config.node_id,
+        broker_epoch,
         broker_configs: config.kafka.clone(),
         retention_check_interval: millis("log.retention.check.interval.ms", 300_000),
         // A pass over idle partitions costs next to nothing, so look at least every five seconds.
@@ -268,7 +282,10 @@ fn replica_config(config: &Config, env: &Env, data_dir_was_empty: bool) -> anyho
     })
 }
 
-fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Arc<dyn MetadataApi>) {
+/// Notifies once another process has registered as this broker.
+fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Arc<dyn MetadataApi>) -> Arc<Notify> {
+    let replaced = Arc::new(Notify::new());
+    let noticed = Arc::clone(&replaced);
     env.tasks.clone().spawn("broker-heartbeat", async move {
         loop {
             tokio::select! {
@@ -279,11 +296,8 @@ fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Ar
             match metadata.heartbeat(id, epoch, false).await {
                 Ok(()) => {}
                 Err(MetadataError::StaleBrokerEpoch) => {
-                    tracing::error!(
-                        id,
-                        "another process has registered as this broker: this one no longer leads anything, stop one of them"
-                    );
-                    return;
+                    tracing::error!(id, "another process has registered as this broker: this one leads nothing any more, and stops");
+                    return noticed.notify_one();
                 }
                 Err(MetadataError::UnknownBroker(_)) => {
                     tracing::error!(id, "this broker was unregistered: it leads nothing any more, start it anew to register again");
@@ -293,6 +307,7 @@ fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Ar
             }
         }
     });
+    replaced
 }
 
 #[cfg(test)]
@@ -307,7 +322,14 @@ mod tests {
         let env = Env::simulated(1, Arc::new(SimFs::new()));
         let store = Arc::new(MemoryStore::new(env.clone()));
         let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.unwrap();
-        let broker = RegisterBroker { id: 1, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+        let broker = RegisterBroker {
+            id: 1,
+            host: "localhost".to_owned(),
+            port: 9092,
+            rack: None,
+            clean_shutdown: true,
+            directory: uuid::Uuid::nil(),
+        };
         let epoch = metadata.register_broker(broker).await.unwrap();
         let heartbeat_tasks = env.tasks.child();
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use siltstone_admin::{Admin, Metrics};
 use siltstone_common::Env;
 use siltstone_kafka_server::BoundListener;
@@ -51,8 +51,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    let signal = signals.next().await;
-    tracing::info!(signal, "stopping");
+    let replaced = tokio::select! {
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping");
+            false
+        }
+        () = replaced(broker.as_ref()) => true,
+    };
     admin.set_ready(false);
     if let Some(broker) = broker {
         broker.stop(CONNECTIONS_LIMIT).await;
@@ -61,7 +66,18 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         tracing::warn!("some tasks did not end in time");
     }
     tracing::info!("stopped");
+    if replaced {
+        bail!("another process runs as broker {}: stop that one, or give this one another id with --set node.id=NUMBER", config.node_id);
+    }
     Ok(())
+}
+
+/// Waits until another process has taken the broker's place.
+async fn replaced(broker: Option<&Broker>) {
+    match broker {
+        Some(broker) => broker.replaced().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Starts what the role asks for; the broker, if it has one.

@@ -34,7 +34,7 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
         fs.create_dir_all(dir).map_err(|error| LogError::io(dir, error))?;
     }
     let lock = identity::lock(fs.as_ref(), &config.dir)?;
-    identity::check_cluster(fs.as_ref(), &config.dir, &config.cluster_id)?;
+    let identity = identity::identify(&env, &config.dir, &config.cluster_id)?;
 
     let path = manifest_path(&config.dir);
     let mut loaded = manifest::load(fs.as_ref(), &path).map_err(|error| LogError::io(&path, error))?;
@@ -75,6 +75,7 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
         listener: OnceLock::new(),
         logs: RwLock::default(),
         recovered: Mutex::new(found),
+        identity: Mutex::new(identity),
         _lock: lock,
         env,
         config,

@@ -291,15 +291,21 @@ impl PartitionLog {
         Some(old.segments.into_iter().filter(|segment| !kept(segment)).collect())
     }
 
+    /// True if the log reaches `offset` with a record of the last of `epochs` before it: then all before is the same, too (I16).
+    pub fn reaches(&self, offset: i64, epochs: &[EpochEntry]) -> bool {
+        self.state.lock().reaches(offset, epochs.last().map(|entry| entry.epoch))
+    }
+
     /// Forgets all local data and starts anew at `offset`, with epochs and producer state from the remote tier (I32). `log_start` is the first
-    /// offset that exists remotely. A log that reaches `offset` already stays as it is: who asked for this may be gone, and another have done
-    /// it and gone on since. Blocks.
+    /// offset that exists remotely. A log that reaches `offset` in the same epoch already stays as it is: who asked for this may be gone, and
+    /// another have done it and gone on since. Blocks.
     ///
     /// # Errors
     /// See [`LogError`].
     pub fn reset_to(&self, log_start: i64, offset: i64, epochs: Vec<EpochEntry>, producer_snapshot: &[u8]) -> Result<(), LogError> {
         let mut io = self.io.lock();
-        let reaches = |state: &LogState| state.offsets.log_end >= offset;
+        let last_epoch = epochs.last().map(|entry| entry.epoch);
+        let reaches = |state: &LogState| state.reaches(offset, last_epoch);
         if reaches(&self.state.lock()) {
             return Ok(());
         }

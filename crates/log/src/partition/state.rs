@@ -128,6 +128,11 @@ impl LogState {
         self.offsets.last_stable = unstable.min(high_watermark).max(self.offsets.log_start);
     }
 
+    /// True if the log goes to `offset` at least, and what is before it was written in `last_epoch`.
+    pub(super) fn reaches(&self, offset: i64, last_epoch: Option<i32>) -> bool {
+        self.offsets.log_end >= offset && (last_epoch.is_none() || self.epochs.epoch_for_offset(offset - 1) == last_epoch)
+    }
+
     /// Raises the high watermark; false if it stays.
     pub(super) fn raise_high_watermark(&mut self, offset: i64) -> bool {
         let offset = offset.min(self.offsets.log_end);

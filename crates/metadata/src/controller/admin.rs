@@ -138,7 +138,7 @@ mod tests {
         let mut image = MetadataImage { revision: 5, ..MetadataImage::default() };
         for id in [1, 2] {
             let fenced = id == 2 && second_fenced;
-            let broker = BrokerImage { id, epoch: 1, host: "h".into(), port: 1, rack: None, fenced };
+            let broker = BrokerImage { id, epoch: 1, host: "h".into(), port: 1, rack: None, fenced, directory: uuid::Uuid::nil() };
             image.apply(&ImageChange::Broker(Arc::new(broker)));
         }
         let id = TopicId(uuid::Uuid::from_u128(7));

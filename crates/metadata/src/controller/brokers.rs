@@ -7,7 +7,9 @@ use super::{Decision, View};
 use crate::api::{MetadataError, RegisterBroker};
 use crate::image::{BrokerImage, ImageChange};
 
-/// A broker presents itself: it hands over what it led, leaves ISR and ELR if it stopped uncleanly (I14), and gets a new epoch.
+/// A broker presents itself: it hands over what it led, leaves ISR and ELR if it stopped uncleanly (I14), and gets a new epoch, which fences the
+/// process that had the id before. While that one's session lasts only its successor on the same data directory gets in: two processes
+/// with one id would both lead (I9).
 pub(crate) fn register(view: View<'_>, broker: RegisterBroker) -> Result<Decision<i64>, MetadataError> {
     if broker.id < 0 {
         return Err(MetadataError::InvalidRequest(format!("broker id {} is negative", broker.id)));
@@ -16,6 +18,10 @@ pub(crate) fn register(view: View<'_>, broker: RegisterBroker) -> Result<Decisio
         return Err(MetadataError::InvalidRequest("a broker needs an advertised host and port".into()));
     }
     let id = broker.id;
+    let is_successor = |known: &BrokerImage| !broker.directory.is_nil() && known.directory == broker.directory;
+    if view.image.brokers.get(&id).is_some_and(|known| !known.fenced && !is_successor(known)) {
+        return Err(MetadataError::DuplicateBroker);
+    }
     let active = |other: i32| view.is_active(other);
     let unclean = (!broker.clean_shutdown).then_some(id);
     let cause = Cause { active: &active, unclean, leaving: Some(id) };
@@ -24,8 +30,8 @@ pub(crate) fn register(view: View<'_>, broker: RegisterBroker) -> Result<Decisio
     // The revision of the last registration is at most the image's, so epochs rise for ever.
     let epoch = i64::try_from(view.image.revision).unwrap_or(i64::MAX - 1) + 1;
     debug_assert!(view.image.brokers.get(&id).is_none_or(|known| known.epoch < epoch), "broker epochs rise (KIP-903)");
-    let RegisterBroker { host, port, rack, .. } = broker;
-    changes.push(ImageChange::Broker(Arc::new(BrokerImage { id, epoch, host, port, rack, fenced: true })));
+    let RegisterBroker { host, port, rack, directory, .. } = broker;
+    changes.push(ImageChange::Broker(Arc::new(BrokerImage { id, epoch, host, port, rack, fenced: true, directory })));
     Ok(Decision::new(changes, epoch))
 }
 

@@ -85,7 +85,7 @@ impl Model {
                     });
                 }
                 let (host, rack) = ("h".to_owned(), Some(format!("r{}", broker % 2)));
-                let request = RegisterBroker { id: broker, host, port: 1, rack, clean_shutdown: clean };
+                let request = RegisterBroker { id: broker, host, port: 1, rack, clean_shutdown: clean, directory: Uuid::from_u128(1) };
                 let old = self.image.brokers.get(&broker).map_or(-1, |known| known.epoch);
                 let epoch = self.take(register(self.view(), request), (!clean).then_some(broker)).unwrap();
                 assert!(epoch > old, "broker epochs rise (KIP-903)");

@@ -108,6 +108,7 @@ fn status(error: &MetadataError) -> StatusCode {
         | MetadataError::PolicyViolation(_)
         | MetadataError::InvalidRequest(_) => StatusCode::BAD_REQUEST,
         MetadataError::TopicExists(_)
+        | MetadataError::DuplicateBroker
         | MetadataError::StaleBrokerEpoch
         | MetadataError::FencedLeaderEpoch
         | MetadataError::Conflict(_)

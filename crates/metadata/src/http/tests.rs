@@ -70,7 +70,8 @@ fn asked(name: &str) -> CreateTopic {
 }
 
 async fn join(api: &impl MetadataApi) -> i64 {
-    let broker = RegisterBroker { id: 1, host: "h".into(), port: 9092, rack: Some("r".into()), clean_shutdown: true };
+    let broker =
+        RegisterBroker { id: 1, host: "h".into(), port: 9092, rack: Some("r".into()), clean_shutdown: true, directory: uuid::Uuid::nil() };
     let epoch = api.register_broker(broker).await.unwrap();
     api.heartbeat(1, epoch, false).await.unwrap();
     epoch
@@ -175,7 +176,18 @@ async fn a_client_never_follows_another_cluster_or_an_older_image() {
     let other = restart(&MemoryStore::new(Env::system()), address).await;
     assert_ne!(other.service.image().cluster_id, known.cluster_id);
     for round in 0..20 {
-        other.service.register_broker(RegisterBroker { id: 7, host: "h".into(), port: 1, rack: None, clean_shutdown: true }).await.unwrap();
+        other
+            .service
+            .register_broker(RegisterBroker {
+                id: 7,
+                host: "h".into(),
+                port: 1,
+                rack: None,
+                clean_shutdown: true,
+                directory: uuid::Uuid::nil(),
+            })
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         assert_eq!(client.image().brokers, known.brokers, "after {round} rounds");
     }

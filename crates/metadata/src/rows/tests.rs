@@ -47,7 +47,7 @@ fn segment(id: TopicIdPartition, base_offset: i64, deadline_ms: i64) -> SegmentR
 async fn small_cluster(service: &MetadataService) {
     for id in [1, 2] {
         let rack = (id == 2).then(|| "b".to_owned());
-        let broker = RegisterBroker { id, host: format!("host{id}"), port: 9092, rack, clean_shutdown: true };
+        let broker = RegisterBroker { id, host: format!("host{id}"), port: 9092, rack, clean_shutdown: true, directory: uuid::Uuid::nil() };
         let epoch = service.register_broker(broker).await.unwrap();
         service.heartbeat(id, epoch, false).await.unwrap();
         service.allocate_producer_ids(id, epoch).await.unwrap();

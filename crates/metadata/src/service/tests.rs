@@ -11,7 +11,14 @@ use crate::store::conformance::eventually;
 use crate::store::{LeaseId, MemoryStore, Page, Range, RedbStore, Row, StoreError, StoreWatch};
 
 fn broker(id: i32) -> RegisterBroker {
-    RegisterBroker { id, host: "127.0.0.1".into(), port: 9092, rack: None, clean_shutdown: true }
+    RegisterBroker {
+        id,
+        host: "127.0.0.1".into(),
+        port: 9092,
+        rack: None,
+        clean_shutdown: true,
+        directory: uuid::Uuid::from_u128(u128::try_from(id).unwrap() + 1),
+    }
 }
 
 fn topic(name: &str, partitions: i32) -> CreateTopic {
@@ -97,6 +104,27 @@ async fn a_broker_that_comes_back_leads_its_partitions_again_with_a_higher_epoch
         assert_eq!((after.leader, &after.isr[..], after.elr.len()), (1, &[1][..], 0));
         assert!(after.leader_epoch > before.leader_epoch, "I9");
     }
+}
+
+/// As Kafka's DUPLICATE_BROKER_REGISTRATION; a restart on the same data directory does not wait for the old session.
+#[tokio::test(start_paused = true)]
+async fn a_second_process_does_not_take_the_place_of_one_with_a_session() {
+    let env = Env::simulated(1, Arc::new(RealFs));
+    let service = MetadataService::open(Arc::new(MemoryStore::new(env.clone())), replicating(), env.clone()).await.unwrap();
+    let epoch = service.register_broker(broker(1)).await.unwrap();
+    service.heartbeat(1, epoch, false).await.unwrap();
+    for directory in [uuid::Uuid::from_u128(99), uuid::Uuid::nil()] {
+        let other = RegisterBroker { host: "elsewhere".into(), directory, ..broker(1) };
+        assert_eq!(service.register_broker(other).await, Err(MetadataError::DuplicateBroker));
+    }
+    service.heartbeat(1, epoch, false).await.unwrap();
+    let again = service.register_broker(broker(1)).await.unwrap();
+    assert_eq!(service.heartbeat(1, epoch, false).await, Err(MetadataError::StaleBrokerEpoch), "the old process is fenced");
+    service.heartbeat(1, again, false).await.unwrap();
+    // Its session ends: whoever comes is let in.
+    env.clock.sleep(Duration::from_secs(20)).await;
+    let other = RegisterBroker { directory: uuid::Uuid::from_u128(99), ..broker(1) };
+    assert!(service.register_broker(other).await.unwrap() > again);
 }
 
 #[tokio::test]

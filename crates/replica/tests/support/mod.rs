@@ -92,6 +92,12 @@ impl World {
         self.clock.ahead_ms.fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
+    /// What the session time-out does to a broker that is gone.
+    pub async fn end_session(&self) {
+        let epoch = self.metadata.image().brokers[&BROKER].epoch;
+        self.metadata.heartbeat(BROKER, epoch, true).await.unwrap();
+    }
+
     /// A topic with these settings; the ids of its partitions.
     pub async fn topic(&self, name: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<TopicIdPartition> {
         let configs = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
@@ -131,6 +137,7 @@ pub fn log_manager_config(cluster_id: &str) -> LogManagerConfig {
 pub fn replica_config() -> ReplicaConfig {
     ReplicaConfig {
         broker_id: BROKER,
+        broker_epoch: -1,
         broker_configs: BTreeMap::new(),
         retention_check_interval: Duration::from_secs(5),
         local_retention_check_interval: Duration::from_secs(5),
@@ -144,7 +151,17 @@ pub fn replica_config() -> ReplicaConfig {
 
 /// Registers the broker; its epoch.
 pub async fn register(world: &World) -> i64 {
-    let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+    if world.metadata.image().brokers.get(&BROKER).is_some_and(|known| !known.fenced) {
+        world.end_session().await;
+    }
+    let broker = RegisterBroker {
+        id: BROKER,
+        host: "localhost".to_owned(),
+        port: 9092,
+        rack: None,
+        clean_shutdown: true,
+        directory: uuid::Uuid::nil(),
+    };
     world.metadata.register_broker(broker).await.unwrap()
 }
 
@@ -158,8 +175,20 @@ impl Node {
         let (log_env, env) = (env.clone(), Env { tasks: env.tasks.child(), ..env });
         let (logs, report) = LogManager::open(log_config, log_env.clone()).map_err(|error| error.to_string())?;
         assert_eq!(report.quarantined, Vec::<String>::new(), "nothing was damaged");
-        let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: report.clean };
-        let epoch = metadata.register_broker(broker).await.map_err(|error| error.to_string())?;
+        let broker = RegisterBroker {
+            id: BROKER,
+            host: "localhost".to_owned(),
+            port: 9092,
+            rack: None,
+            clean_shutdown: report.clean,
+            directory: uuid::Uuid::nil(),
+        };
+        if metadata.image().brokers.get(&BROKER).is_some_and(|known| !known.fenced && known.directory != logs.directory_id()) {
+            world.end_session().await;
+        }
+        let registered = siltstone_replica::register(&env, &*metadata, &logs, broker, Duration::ZERO).await;
+        let epoch = registered.map_err(|error| error.to_string())?;
+        let config = ReplicaConfig { broker_epoch: epoch, ..config };
         let store = remote_store(&world.bucket, &env);
         let reader_config = RemoteReaderConfig {
             chunk_bytes: 4 << 10,
@@ -180,7 +209,7 @@ impl Node {
     }
 
     pub async fn start(world: &World, fs: &SimFs) -> Self {
-        Self::try_start(world, fs, 1, replica_config()).await.unwrap()
+        Self::try_start(world, fs, world.env.entropy.next_u64(), replica_config()).await.unwrap()
     }
 
     /// Ends every task without a flush.
