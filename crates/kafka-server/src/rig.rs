@@ -28,7 +28,14 @@ impl Rig {
         let (env, dir) = (Env::system(), tempfile::tempdir().expect("a directory"));
         let store = Arc::new(MemoryStore::new(env.clone()));
         let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.expect("opens");
-        let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, rack: None, clean_shutdown: true };
+        let broker = RegisterBroker {
+            id: BROKER,
+            host: "localhost".to_owned(),
+            port: 9092,
+            rack: None,
+            clean_shutdown: true,
+            directory: uuid::Uuid::nil(),
+        };
         let epoch = metadata.register_broker(broker).await.expect("registers");
         metadata.heartbeat(BROKER, epoch, false).await.expect("lives");
         let config = LogManagerConfig {
@@ -43,6 +50,7 @@ impl Rig {
         let (logs, _) = LogManager::open(config, env.clone()).expect("opens");
         let replica_config = ReplicaConfig {
             broker_id: BROKER,
+            broker_epoch: epoch,
             broker_configs: BTreeMap::new(),
             retention_check_interval: Duration::from_secs(300),
             local_retention_check_interval: Duration::from_secs(5),
