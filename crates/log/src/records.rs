@@ -297,13 +297,21 @@ impl BatchBuilder {
 
 /// Appends to `out` the batch of `header` with only `kept` of its records (at least one, in order): same offsets, codec, producer and leader
 /// epoch. The base timestamp is `delete_horizon_ms`, or else the first record's.
-pub(crate) fn rebuilt_batch(header: &BatchHeader, kept: &[Record<'_>], delete_horizon_ms: Option<i64>, out: &mut Vec<u8>) {
-    let first_ms = kept.first().map_or(header.base_timestamp, |first| first.timestamp_ms);
+pub(crate) fn rebuilt_batch<'a>(
+    header: &BatchHeader,
+    kept: impl Iterator<Item = Record<'a>>,
+    delete_horizon_ms: Option<i64>,
+    out: &mut Vec<u8>,
+) {
+    let mut kept = kept.peekable();
+    let first_ms = kept.peek().map_or(header.base_timestamp, |first| first.timestamp_ms);
     let base_timestamp = delete_horizon_ms.unwrap_or(first_ms);
     let mut body = Vec::new();
     let mut scratch = Vec::new();
     let mut max_timestamp = -1;
+    let mut record_count = 0;
     for record in kept {
+        record_count += 1;
         max_timestamp = record.timestamp_ms.max(max_timestamp);
         let deltas = (record.timestamp_ms.wrapping_sub(base_timestamp), record.offset - header.base_offset);
         put_record(&mut body, &mut scratch, deltas, record.key, record.value, |bytes| {
@@ -316,7 +324,6 @@ pub(crate) fn rebuilt_batch(header: &BatchHeader, kept: &[Record<'_>], delete_ho
         Ok(codec) => compress(codec, &body).map_or((Compression::None, body), |packed| (codec, packed)),
     };
     let max_timestamp = if header.is_log_append_time() { header.max_timestamp } else { max_timestamp };
-    let record_count = i32::try_from(kept.len()).unwrap_or(i32::MAX);
     let rebuilt = BatchHeader { base_timestamp, max_timestamp, record_count, ..*header }.with_compression(codec);
     put_batch(&rebuilt.with_delete_horizon(delete_horizon_ms), &section, out);
 }

@@ -4,17 +4,21 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use crc_fast::CrcAlgorithm;
 use siltstone_common::entropy::{Entropy, SmallEntropy};
+use siltstone_common::fs::SimFs;
+use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_log::batch::{BatchHeader, Compression, batches, verify_crc};
+use siltstone_log::cleaner::CleanerConfig;
 use siltstone_log::index::{decode_aborted, decode_index, encode_aborted, encode_index};
 use siltstone_log::producers::{AbortedTxn, EndTxnMarker, ProducerStates};
 use siltstone_log::records::{BatchBuilder, inflate, records};
 use siltstone_log::segment::IndexEntry;
 use siltstone_log::validate::validate;
-use siltstone_log::{AppendOrigin, LogConfig};
+use siltstone_log::{AppendOrigin, LogConfig, LogManager, LogManagerConfig};
 
 thread_local! {
     static HELD: Cell<isize> = const { Cell::new(0) };
@@ -54,6 +58,50 @@ fn peak_of<T>(f: impl FnOnce() -> T) -> (T, usize) {
     PEAK.set(before);
     let result = f();
     (result, (PEAK.get() - before).cast_unsigned())
+}
+
+/// A batch of many tiny records, most of which stay: what the cleaner holds follows what the batch inflates to, not how many records that is.
+#[test]
+fn compaction_holds_no_more_than_a_few_times_what_a_batch_inflates_to() {
+    let mut builder = BatchBuilder::new(Compression::Zstd);
+    let (count, mut inflated) = (120_000, 0);
+    for index in 0..count {
+        let key = if index < 200 { format!("{}", index / 2) } else { "x".to_owned() };
+        inflated += 8 + key.len();
+        builder.record(1_700_000_000_000, Some(key.as_bytes()), Some(b""), &[]);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let env = Env::simulated(1, Arc::new(SimFs::new()));
+        let config = LogManagerConfig {
+            dir: "/data".into(),
+            cluster_id: "c".to_owned(),
+            wal_file_bytes: 8 << 20,
+            wal_bytes_max: 32 << 20,
+            tail_cache_bytes: 4 << 20,
+            disk_reserve_bytes: 0,
+            producer_expiration_ms: 86_400_000,
+        };
+        let (logs, _) = LogManager::open(config, env.clone()).unwrap();
+        let id = TopicIdPartition::new(TopicId(env.entropy.uuid()), 0);
+        let log = logs.get_or_create(id, LogConfig { compact: true, ..LogConfig::default() }).unwrap();
+        log.append_as_leader(builder.build(), 0, AppendOrigin::Client).unwrap();
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        log.raise_high_watermark(log.offsets().ack_end);
+        log.roll(true).unwrap();
+        // Few keys are noted: almost all records stay.
+        let settings = CleanerConfig { dedupe_buffer_bytes: 50 * 24, ..CleanerConfig::default() };
+        let mut cleaning = log.begin_cleaning(settings).unwrap();
+        let ((), peak) = peak_of(|| {
+            while !cleaning.is_done() {
+                cleaning.step().unwrap();
+            }
+        });
+        assert!(cleaning.stats().bytes_after > 0 && log.segments()[0].generation == 1, "{:?}", cleaning.stats());
+        assert!(peak < 5 * inflated + (2 << 20), "{peak} bytes for a batch of {inflated}");
+        drop((cleaning, log, logs));
+        env.tasks.shutdown(std::time::Duration::from_secs(10)).await;
+    });
 }
 
 fn crc32c(bytes: &[u8]) -> [u8; 4] {

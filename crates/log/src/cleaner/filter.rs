@@ -50,25 +50,32 @@ impl Filter<'_> {
             return Ok(keep_empty_batch(header, keep_empty, out));
         }
         let body = inflate(header, batch, INFLATED_BYTES_MAX)?;
-        let mut kept: Vec<Record<'_>> = Vec::with_capacity(usize::try_from(header.record_count).unwrap_or(0).min(body.len() / 7 + 1));
-        let mut has_tombstones = false;
-        for record in records(header, &body) {
+        let (mut stay, mut kept, mut has_tombstones) = (Vec::<u64>::new(), 0, false);
+        for (record, index) in records(header, &body).zip(0usize..) {
             let record = record?;
-            if is_control || self.stays(&record, horizon_ms) {
+            if index.is_multiple_of(64) {
+                stay.push(0);
+            }
+            if (is_control || self.stays(&record, horizon_ms))
+                && let Some(word) = stay.last_mut()
+            {
+                *word |= 1 << (index % 64);
+                kept += 1;
                 has_tombstones |= record.value.is_none();
-                kept.push(record);
             }
         }
-        if kept.is_empty() {
+        if kept == 0 {
             return Ok(keep_empty_batch(header, keep_empty, out));
         }
         let new_horizon = horizon_ms.is_none() && (has_tombstones || (can_go && is_control));
-        if !new_horizon && kept.len() as i64 == i64::from(header.record_count) {
+        if !new_horizon && kept == header.record_count {
             out.extend_from_slice(batch);
             return Ok(Kept::Whole);
         }
         let horizon_ms = if new_horizon { Some(self.now_ms.saturating_add(self.delete_retention_ms)) } else { horizon_ms };
-        rebuilt_batch(header, &kept, horizon_ms, out);
+        // Read once more instead of kept in a list: a record may be smaller than an entry of it.
+        let left = records(header, &body).flatten().zip(0usize..).filter(|(_, index)| stay[index / 64] >> (index % 64) & 1 == 1);
+        rebuilt_batch(header, left.map(|(record, _)| record), horizon_ms, out);
         Ok(Kept::Changed)
     }
 
