@@ -41,7 +41,7 @@ impl ConfigEntry {
     }
 
     fn is_sensitive(&self) -> bool {
-        self.def.kind == ConfigType::Password
+        self.def.sensitive()
     }
 
     fn shown(&self, value: Option<&String>) -> Option<kafka_protocol::protocol::StrBytes> {
@@ -60,7 +60,7 @@ impl ConfigEntry {
             .with_config_source(self.source() as i8)
             .with_is_sensitive(self.is_sensitive())
             .with_synonyms(synonyms.collect())
-            .with_config_type(wire_type(self.def.kind))
+            .with_config_type(if self.def.internal { 0 } else { wire_type(self.def.kind) })
             .with_documentation(detail.documentation.then(|| text(self.def.documentation)))
     }
 
@@ -124,7 +124,7 @@ pub(crate) fn of_broker(ctx: &RequestContext, image: &MetadataImage) -> Vec<Conf
         let value = broker_values(&ctx.services, image, def.name).first().map(|(_, value)| (*value).to_owned());
         ConfigEntry { def, value, origins: broker_origins(ctx, image, def.name) }
     });
-    entries.collect()
+    entries.filter(|entry| !entry.def.internal || entry.value.is_some()).collect()
 }
 
 /// The cluster-wide dynamic defaults that are set.

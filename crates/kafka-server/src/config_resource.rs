@@ -1,10 +1,13 @@
 //! The resources that settings belong to, by the numbers of the wire.
 
+use kafka_protocol::ResponseError;
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 use siltstone_metadata::api::{ConfigOp, ConfigResource};
 
 use crate::broker_loggers;
 use crate::context::RequestContext;
+use crate::error_codes::Refused;
 use crate::topic_lookup::is_valid_name;
 
 pub(crate) const TOPIC: i8 = 2;
@@ -41,6 +44,16 @@ pub(crate) fn resource(ctx: &RequestContext, kind: i8, name: &str) -> Result<Res
     Ok(Resource::Stored(stored))
 }
 
+/// Refuses a client that may not do `operation` with a resource's settings: a broker's, its loggers' and those of metrics are the cluster's.
+pub(crate) fn authorize(ctx: &RequestContext, operation: AclOperation, kind: i8, name: &str) -> Result<(), ResponseError> {
+    match kind {
+        TOPIC => ctx.authorize(operation, ResourceType::Topic, name),
+        GROUP => ctx.authorize(operation, ResourceType::Group, name),
+        BROKER | BROKER_LOGGER | CLIENT_METRICS => ctx.authorize_cluster(operation),
+        _ => Ok(()), // there are no others: they are refused as such
+    }
+}
+
 fn own_broker(ctx: &RequestContext, name: &str) -> Result<(), MetadataError> {
     let own = ctx.services.config.broker_id;
     match name.parse::<i32>() {
@@ -53,21 +66,16 @@ fn own_broker(ctx: &RequestContext, name: &str) -> Result<(), MetadataError> {
 }
 
 /// Applies the changes to one resource.
-pub(crate) async fn alter(
-    ctx: &RequestContext,
-    kind: i8,
-    name: &str,
-    ops: Vec<ConfigOp>,
-    validate_only: bool,
-) -> Result<(), MetadataError> {
+pub(crate) async fn alter(ctx: &RequestContext, kind: i8, name: &str, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), Refused> {
+    authorize(ctx, AclOperation::AlterConfigs, kind, name)?;
     match resource(ctx, kind, name)? {
         Resource::Stored(resource) => {
             if let ConfigResource::Group(group) = &resource {
                 refuse_beyond_limits(ctx, group, &ops)?;
             }
-            ctx.services.metadata.alter_configs(resource, ops, validate_only).await
+            Ok(ctx.services.metadata.alter_configs(resource, ops, validate_only).await?)
         }
-        Resource::Loggers => broker_loggers::alter(&ops, validate_only),
+        Resource::Loggers => Ok(broker_loggers::alter(&ops, validate_only)?),
     }
 }
 

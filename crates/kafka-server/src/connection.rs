@@ -47,6 +47,7 @@ use crate::handlers::api_versions;
 use crate::limits::{OUTBOUND_BYTES_MAX, PIPELINE_MAX};
 use crate::quotas::Taken;
 use crate::server::Shared;
+use crate::session::Session;
 
 /// A client that pipelines behind a waiting request may send so many bytes ahead; reading them also shows that it is still there.
 const READ_BEHIND_WAIT_BYTES: usize = 16 * 1024;
@@ -138,7 +139,7 @@ fn poll_timed<T>(clock: &dyn Clock, timed: bool, busy: &mut Duration, poll: impl
 /// See the module.
 pub(crate) struct Connection {
     shared: Arc<Shared>,
-    peer: SocketAddr,
+    session: Arc<Session>,
     stream: TcpStream,
     inbound: Inbound,
     pipeline: VecDeque<Slot>,
@@ -161,7 +162,7 @@ impl Connection {
         let outbound = Outbound::new(shared.env.tasks.clone(), Arc::clone(&shared.metrics));
         Self {
             shared,
-            peer,
+            session: Session::anonymous(peer),
             stream,
             inbound,
             pipeline: VecDeque::new(),
@@ -424,7 +425,8 @@ impl Connection {
             self.client_id = head.client_id.map(Arc::from);
         }
         charge.raise_to(frame.bytes.len());
-        let incoming = Incoming { row, version, correlation_id, client_id: self.client_id.clone(), peer: self.peer, frame, body_start };
+        let (client_id, session) = (self.client_id.clone(), Arc::clone(&self.session));
+        let incoming = Incoming { row, version, correlation_id, client_id, session, frame, body_start };
         Arc::clone(&self.shared.dispatch).dispatch(incoming, charge)
     }
 

@@ -1,7 +1,6 @@
 //! What a handler gets: ports, never the broker.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use siltstone_common::Env;
@@ -9,9 +8,11 @@ use siltstone_coordinator::{GroupCoordinator, TransactionCoordinator};
 use siltstone_metadata::MetadataApi;
 use siltstone_replica::ReplicaManager;
 
+use crate::authorizer::Authorizer;
 use crate::groups::start_group_coordinator;
 use crate::producer_ids::ProducerIds;
 use crate::quotas::ClientQuotas;
+use crate::session::Session;
 use crate::telemetry::ClientTelemetry;
 use crate::transactions::start_transaction_coordinator;
 use crate::txn_markers::ReplicaMarkers;
@@ -49,6 +50,8 @@ pub struct Services {
     pub telemetry: Arc<ClientTelemetry>,
     /// What clients have taken, and may take.
     pub(crate) quotas: ClientQuotas,
+    /// Who decides what clients may do; `None`: they may do everything.
+    pub(crate) authorizer: Option<Authorizer>,
     /// Settings.
     pub config: ServerConfig,
     /// Clock, randomness, tasks.
@@ -64,7 +67,8 @@ impl Services {
         let transactions = start_transaction_coordinator(&config, &metadata, &replicas, &markers, &producer_ids, &env);
         let telemetry = Arc::new(ClientTelemetry::new(&config.broker_configs));
         let quotas = ClientQuotas::new(&config.broker_configs);
-        Arc::new(Self { metadata, replicas, groups, transactions, markers, producer_ids, telemetry, quotas, config, env })
+        let authorizer = Authorizer::from_configs(&config.broker_configs);
+        Arc::new(Self { metadata, replicas, groups, transactions, markers, producer_ids, telemetry, quotas, authorizer, config, env })
     }
 }
 
@@ -84,6 +88,6 @@ pub struct RequestContext {
     pub api_version: i16,
     /// The client's name for itself; untrusted text (I45).
     pub client_id: Option<Arc<str>>,
-    /// Where it comes from.
-    pub peer: SocketAddr,
+    /// Who it is, and where it comes from.
+    pub session: Arc<Session>,
 }

@@ -1,6 +1,6 @@
 //! From an admitted frame to the work that answers it. The connection knows only the [`Dispatch`] port; the handlers stand behind it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::handlers::{fetch, produce};
 use crate::limits::{ConnectionLimits, Limits};
 use crate::metrics::ServerMetrics;
 use crate::quotas::{ClientQuotas, Taken, read_throttle, write_throttle};
+use crate::session::Session;
 use crate::settings::broker_values;
 
 /// A request whose header has been read, in a version that is served.
@@ -26,7 +27,7 @@ pub(crate) struct Incoming {
     pub version: i16,
     pub correlation_id: i32,
     pub client_id: Option<Arc<str>>,
-    pub peer: SocketAddr,
+    pub session: Arc<Session>,
     pub frame: InboundFrame,
     /// Where the body begins in the frame.
     pub body_start: usize,
@@ -136,7 +137,7 @@ impl Dispatch for Handlers {
     }
 
     fn dispatch(self: Arc<Self>, incoming: Incoming, charge: &mut Charge) -> Result<Work, String> {
-        let Incoming { row, version, correlation_id, client_id, peer, frame, body_start } = incoming;
+        let Incoming { row, version, correlation_id, client_id, session, frame, body_start } = incoming;
         let api = row.api();
         let mut admit = |frame: InboundFrame| {
             let estimate = guard::admit(&frame.bytes, body_start, api.key, version).map_err(|error| error.to_string())?;
@@ -145,17 +146,17 @@ impl Dispatch for Handlers {
         };
         match api.route {
             Route::Produce => {
-                let appending = produce::decode(self, frame, body_start, correlation_id, version, charge)?;
+                let appending = produce::decode(self, session, frame, body_start, correlation_id, version, charge)?;
                 Ok(Work::Appending(Box::pin(appending)))
             }
             Route::Fetch => {
-                let reading = fetch::decode(self, admit(frame)?, correlation_id, version)?;
+                let reading = fetch::decode(self, session, admit(frame)?, correlation_id, version)?;
                 Ok(Work::Reading(Box::pin(reading)))
             }
             Route::Typed(handler) => {
                 let body = admit(frame)?;
                 let services = Arc::clone(&self.services);
-                handler(RequestContext { services, api_version: version, client_id, peer }, correlation_id, body).map(Work::Running)
+                handler(RequestContext { services, api_version: version, client_id, session }, correlation_id, body).map(Work::Running)
             }
         }
     }

@@ -6,6 +6,39 @@ use siltstone_log::AppendError;
 use siltstone_metadata::MetadataError;
 use siltstone_replica::ReplicaError;
 
+/// Why what an operator asks for is not done.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum Refused {
+    /// The client may not ask for it.
+    #[error("{0}")]
+    Denied(ResponseError),
+    /// The metadata service says no.
+    #[error(transparent)]
+    Metadata(MetadataError),
+}
+
+impl Refused {
+    /// The wire code.
+    pub(crate) fn code(&self) -> ResponseError {
+        match self {
+            Refused::Denied(error) => *error,
+            Refused::Metadata(error) => metadata_error(error),
+        }
+    }
+}
+
+impl From<ResponseError> for Refused {
+    fn from(error: ResponseError) -> Self {
+        Refused::Denied(error)
+    }
+}
+
+impl From<MetadataError> for Refused {
+    fn from(error: MetadataError) -> Self {
+        Refused::Metadata(error)
+    }
+}
+
 /// The answer with the code and the words of a refusal, or as it is.
 macro_rules! with_error {
     ($answer:expr, $outcome:expr) => {{
@@ -13,7 +46,8 @@ macro_rules! with_error {
         match $outcome {
             Ok(()) => answer,
             Err(error) => {
-                let code = $crate::error_codes::metadata_error(&error).code();
+                let error = $crate::error_codes::Refused::from(error);
+                let code = error.code().code();
                 answer.with_error_code(code).with_error_message(Some($crate::topic_lookup::text(error)))
             }
         }

@@ -3,6 +3,7 @@
 
 mod answer;
 mod api_table;
+mod authorizer;
 mod broker_loggers;
 mod budget;
 mod by_topic_id;
@@ -25,6 +26,7 @@ mod quotas;
 #[cfg(test)]
 mod rig;
 pub mod server;
+pub mod session;
 pub mod settings;
 pub mod state_log;
 pub mod telemetry;
@@ -37,3 +39,4 @@ pub use context::{RequestContext, ServerConfig, Services};
 pub use limits::Limits;
 pub use metrics::ServerMetrics;
 pub use server::{BoundListener, Server};
+pub use session::Session;

@@ -12,6 +12,7 @@ use siltstone_metadata::{MemoryStore, MetadataApi, MetadataService, MetadataServ
 use siltstone_replica::{ReplicaConfig, ReplicaManager};
 
 use crate::context::{RequestContext, ServerConfig, Services};
+use crate::session::Session;
 
 const BROKER: i32 = 0;
 
@@ -80,6 +81,7 @@ impl Rig {
 
     /// The surroundings of a request in this version.
     pub(crate) fn request(&self, api_version: i16) -> RequestContext {
-        RequestContext { services: Arc::clone(&self.services), api_version, client_id: None, peer: ([127, 0, 0, 1], 1).into() }
+        let session = Session::anonymous(([127, 0, 0, 1], 1).into());
+        RequestContext { services: Arc::clone(&self.services), api_version, client_id: None, session }
     }
 }

@@ -1,16 +1,49 @@
 //! Topics by the names and ids that requests use, and the small conversions that every handler needs.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{BrokerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use siltstone_common::TopicIdPartition;
-use siltstone_metadata::MetadataImage;
+use siltstone_common::{TopicId, TopicIdPartition};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
+use siltstone_metadata::{MetadataImage, TopicImage};
+
+use crate::context::{RequestContext, Services};
+use crate::session::Session;
+
+/// The topic that a client means by id or, without one, by name, if it may do `operation` with it: whether a topic of that name exists is told
+/// only to those who may.
+pub(crate) fn permitted<'a>(
+    services: &Services,
+    who: &Session,
+    image: &'a MetadataImage,
+    topic: (Option<TopicId>, &str),
+    operation: AclOperation,
+) -> Result<&'a Arc<TopicImage>, ResponseError> {
+    let (id, name) = topic;
+    let found = match id {
+        Some(id) => Some(image.topic_by_id(id).ok_or(ResponseError::UnknownTopicId)?),
+        None => image.topic(name),
+    };
+    services.authorize(who, operation, ResourceType::Topic, found.map_or(name, |topic| &topic.name))?;
+    found.ok_or(ResponseError::UnknownTopicOrPartition)
+}
 
 /// The partition `index` of the topic called `name`: UNKNOWN_TOPIC_OR_PARTITION if there is none.
 pub(crate) fn by_name(image: &MetadataImage, name: &TopicName, index: i32) -> Result<TopicIdPartition, ResponseError> {
     let topic = image.topic(name.0.as_str()).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let id = TopicIdPartition::new(topic.id, index);
     image.partition(id).map(|_| id).ok_or(ResponseError::UnknownTopicOrPartition)
+}
+
+/// Those of the topics that the client may not read, each asked for once.
+pub(crate) fn unreadable<'a>(ctx: &RequestContext, topics: impl Iterator<Item = &'a TopicName>) -> HashSet<TopicName> {
+    let names = topics.filter(|name| ctx.has_authorizer() && !name.is_empty()).cloned();
+    let mut names: HashSet<TopicName> = names.collect();
+    names.retain(|name| ctx.authorize(AclOperation::Read, ResourceType::Topic, name.as_str()).is_err());
+    names
 }
 
 pub(crate) fn topic_name(name: &str) -> TopicName {
@@ -31,10 +64,6 @@ pub(crate) fn offline_replicas(image: &MetadataImage, replicas: &[i32]) -> Vec<B
     replicas.iter().filter(|id| !up(id)).copied().map(BrokerId).collect()
 }
 
-/// All operations on a topic, as a bit field (KIP-430): read, write, create, delete, alter, describe, describe and alter configs.
-pub(crate) const ALL_TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-/// All operations on the cluster.
-pub(crate) const ALL_CLUSTER_OPERATIONS: i32 = 0b1_1111_1010_0000;
 /// Operations were not asked for.
 pub(crate) const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 

@@ -10,6 +10,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use crate::acls::{AclBinding, AclBindingFilter};
 use crate::features::FeatureUpdate;
 use crate::image::{MetadataImage, TopicImage};
 use crate::quotas::QuotaEntity;
@@ -245,6 +246,10 @@ pub trait MetadataApi: Send + Sync {
     async fn alter_configs(&self, resource: ConfigResource, ops: Vec<ConfigOp>, validate_only: bool) -> Result<(), MetadataError>;
     /// Makes a change that an operator asks for.
     async fn administer(&self, change: AdminChange, validate_only: bool) -> Result<(), MetadataError>;
+    /// Makes ACLs; one that there is already stays as it is. For each whether it is there now, or why not.
+    async fn create_acls(&self, acls: Vec<AclBinding>) -> Result<Vec<Result<(), MetadataError>>, MetadataError>;
+    /// Deletes the ACLs that filters mean; for each filter those it matched.
+    async fn delete_acls(&self, filters: Vec<AclBindingFilter>) -> Result<Vec<Vec<AclBinding>>, MetadataError>;
     /// Changes the ISR by compare-and-set on (leader epoch, partition epoch) (I11); the new partition epoch.
     async fn alter_isr(&self, id: TopicIdPartition, leader_epoch: i32, partition_epoch: i32, isr: Vec<i32>) -> Result<i32, MetadataError>;
     /// A block of producer ids never given before: (first, count).

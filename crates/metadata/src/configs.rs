@@ -98,7 +98,7 @@ pub struct ConfigDef {
     pub synonyms: &'static [Synonym],
     /// May change while running (brokers); always true for topics and groups.
     pub dynamic: bool,
-    /// Kafka keeps it for tests and does not list it.
+    /// Kafka does not list it: a setting for tests. One of a broker is of the authorizer: listed where it is set, without its value.
     pub internal: bool,
     /// What it does.
     pub documentation: &'static str,
@@ -107,12 +107,15 @@ pub struct ConfigDef {
 impl ConfigDef {
     /// A secret is never shown.
     pub fn sensitive(&self) -> bool {
-        self.kind == ConfigType::Password
+        self.kind == ConfigType::Password || self.internal
     }
 }
 
 /// The setting that says how many replicas must have a record before it counts.
 pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
+
+/// The one `authorizer.class.name` that is served.
+pub const STANDARD_AUTHORIZER: &str = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
 
 /// All topic settings, by name.
 pub fn topic_configs() -> &'static [ConfigDef] {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use siltstone_common::{TopicId, TopicIdPartition};
 use uuid::Uuid;
 
+use crate::acls::{AclBinding, AclIndex};
 use crate::quotas::{QuotaEntity, Quotas};
 
 /// A broker as registered.
@@ -118,6 +119,10 @@ pub enum ImageChange {
     BrokerRemoved(i32),
     /// Levels of features that differ from the release's, all of them.
     Features(BTreeMap<String, i16>),
+    /// An ACL was made.
+    AclCreated(AclBinding),
+    /// An ACL was deleted.
+    AclDeleted(AclBinding),
     /// The quotas of one entity, all of them; empty for none.
     Quotas {
         /// Whose.
@@ -164,6 +169,8 @@ pub struct MetadataImage {
     pub client_metrics: BTreeMap<String, BTreeMap<String, String>>,
     /// Quotas, by whom they are for.
     pub quotas: BTreeMap<QuotaEntity, Quotas>,
+    /// Access control lists.
+    pub acls: Arc<AclIndex>,
     /// Levels of features that an operator has changed.
     pub features: BTreeMap<String, i16>,
 }
@@ -196,6 +203,8 @@ impl MetadataImage {
                 self.brokers.remove(id);
                 self.choose_controller();
             }
+            ImageChange::AclCreated(acl) => Arc::make_mut(&mut self.acls).insert(acl),
+            ImageChange::AclDeleted(acl) => Arc::make_mut(&mut self.acls).remove(acl),
             ImageChange::Features(levels) => self.features.clone_from(levels),
             ImageChange::Quotas { entity, quotas } if quotas.is_empty() => drop(self.quotas.remove(entity)),
             ImageChange::Quotas { entity, quotas } => drop(self.quotas.insert(entity.clone(), quotas.clone())),

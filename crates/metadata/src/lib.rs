@@ -1,5 +1,6 @@
 //! The metadata service: store port and providers, controller, image, segment map, HTTP API and its client.
 
+pub mod acls;
 pub mod api;
 pub mod configs;
 mod controller;

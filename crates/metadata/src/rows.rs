@@ -10,6 +10,7 @@
 //! | `deleted/<id>` | a deleted topic whose segments are not all forgotten |
 //! | `broker-config/<id>`, `group-config/<name>`, `client-metrics/<name>` | dynamic settings |
 //! | `quota/<entity as JSON>` | quotas |
+//! | `acl/<the ACL as a JSON list>` | an access control entry; the key says it all |
 //! | `features` | levels of features that differ from the release's |
 //! | `producer-ids` | first id not given out |
 //!
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use siltstone_common::{TopicId, TopicIdPartition};
 
+use crate::acls::{AclBinding, AclOperation, AclPermissionType, PatternType, ResourceType};
 use crate::image::{BrokerImage, ImageChange, MetadataImage, PartitionImage, TopicImage};
 use crate::quotas::{QuotaEntity, Quotas};
 use crate::store::Write;
@@ -45,9 +47,10 @@ pub(crate) const GROUP_CONFIG: &str = "group-config/";
 pub(crate) const CLIENT_METRICS: &str = "client-metrics/";
 pub(crate) const QUOTA: &str = "quota/";
 pub(crate) const FEATURES: &str = "features";
+pub(crate) const ACL: &str = "acl/";
 /// Prefixes of what makes the image, in the order in which it must be read.
-pub(crate) const IMAGE_PREFIXES: [&str; 9] =
-    [CLUSTER, BROKER, TOPIC, PARTITIONS, BROKER_CONFIG, GROUP_CONFIG, CLIENT_METRICS, QUOTA, FEATURES];
+pub(crate) const IMAGE_PREFIXES: [&str; 10] =
+    [CLUSTER, BROKER, TOPIC, PARTITIONS, BROKER_CONFIG, GROUP_CONFIG, CLIENT_METRICS, QUOTA, FEATURES, ACL];
 
 /// A value with its version.
 #[derive(Serialize, Deserialize)]
@@ -124,6 +127,14 @@ struct FeaturesRow {
     levels: BTreeMap<String, i16>,
 }
 
+/// What is left to say of an ACL beside its key.
+#[derive(Serialize, Deserialize)]
+struct AclRow {}
+
+/// resource type, resource name, pattern type, principal, host, operation, permission type
+#[derive(Serialize, Deserialize)]
+struct AclKey(ResourceType, String, PatternType, String, String, AclOperation, AclPermissionType);
+
 /// leader, leader epoch, partition epoch, replicas, isr, elr, last known leader
 #[derive(Serialize, Deserialize)]
 struct PartitionRow(i32, i32, i32, Vec<i32>, Vec<i32>, Vec<i32>, i32);
@@ -194,6 +205,8 @@ pub(crate) fn writes_of(change: &ImageChange, before: &MetadataImage, after: &Me
         ImageChange::ClientMetricsConfigs { name, configs } => vec![configs_write(CLIENT_METRICS, name, configs)],
         ImageChange::BrokerRemoved(id) => vec![Write::Delete(format!("{BROKER}{id}").into())],
         ImageChange::Features(levels) => vec![Write::put(FEATURES, encode(FeaturesRow { levels: levels.clone() }))],
+        ImageChange::AclCreated(acl) => vec![Write::put(acl_key(acl), encode(AclRow {}))],
+        ImageChange::AclDeleted(acl) => vec![Write::Delete(acl_key(acl).into())],
         ImageChange::Quotas { entity, quotas } if quotas.is_empty() => vec![Write::Delete(quota_key(entity).into())],
         ImageChange::Quotas { entity, quotas } => vec![Write::put(quota_key(entity), encode(QuotasRow { quotas: quotas.clone() }))],
     }
@@ -202,6 +215,18 @@ pub(crate) fn writes_of(change: &ImageChange, before: &MetadataImage, after: &Me
 fn quota_key(entity: &QuotaEntity) -> String {
     // A map of strings: serde_json can't fail on it.
     format!("{QUOTA}{}", serde_json::to_string(entity).unwrap_or_default())
+}
+
+fn acl_key(acl: &AclBinding) -> String {
+    let AclBinding { resource_type, resource_name, pattern_type, principal, host, operation, permission_type } = acl.clone();
+    let key = AclKey(resource_type, resource_name, pattern_type, principal, host, operation, permission_type);
+    // A list of texts: serde_json can't fail on it.
+    format!("{ACL}{}", serde_json::to_string(&key).unwrap_or_default())
+}
+
+fn acl_of(key: &str) -> serde_json::Result<AclBinding> {
+    let AclKey(resource_type, resource_name, pattern_type, principal, host, operation, permission_type) = serde_json::from_str(key)?;
+    Ok(AclBinding { resource_type, resource_name, pattern_type, principal, host, operation, permission_type })
 }
 
 fn chunk_count(topic: &TopicImage) -> usize {
@@ -270,6 +295,10 @@ pub(crate) fn change_of(key: &[u8], value: Option<&[u8]>, image: &MetadataImage)
         let entity = serde_json::from_str(entity).map_err(|_| bad_key())?;
         let row = value.map(|value| decode::<QuotasRow>(key, value)).transpose()?;
         Ok(Some(ImageChange::Quotas { entity, quotas: row.map(|row| row.quotas).unwrap_or_default() }))
+    } else if let Some(acl) = text.strip_prefix(ACL) {
+        let acl = acl_of(acl).map_err(|_| bad_key())?;
+        let Some(value) = value else { return Ok(Some(ImageChange::AclDeleted(acl))) };
+        decode::<AclRow>(key, value).map(|_| Some(ImageChange::AclCreated(acl)))
     } else if text == FEATURES {
         let row = value.map(|value| decode::<FeaturesRow>(key, value)).transpose()?;
         Ok(Some(ImageChange::Features(row.map(|row| row.levels).unwrap_or_default())))

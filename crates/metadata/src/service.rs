@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use tokio::sync::{oneshot, watch};
 
+use crate::acls::{AclBinding, AclBindingFilter};
 use crate::api::{AdminChange, ConfigOp, ConfigResource, CreateTopic, MetadataApi, MetadataError, RegisterBroker};
 use crate::configs;
 use crate::controller::{self, Decision, Sessions, View};
@@ -346,6 +347,14 @@ impl MetadataApi for MetadataService {
             Ok(Decision { changes: if validate_only { Vec::new() } else { changes }, answer })
         })
         .await
+    }
+
+    async fn create_acls(&self, acls: Vec<AclBinding>) -> Result<Vec<Result<(), MetadataError>>, MetadataError> {
+        self.run(move |view, _| Ok(controller::create_acls(view, acls))).await
+    }
+
+    async fn delete_acls(&self, filters: Vec<AclBindingFilter>) -> Result<Vec<Vec<AclBinding>>, MetadataError> {
+        self.run(move |view, _| Ok(controller::delete_acls(view, &filters))).await
     }
 
     async fn alter_isr(&self, id: TopicIdPartition, leader_epoch: i32, partition_epoch: i32, isr: Vec<i32>) -> Result<i32, MetadataError> {

@@ -145,12 +145,11 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
 }
 
 /// Settings of Kafka's, by how they begin, that are not served, and what to do instead.
-const NOT_SERVED: [(&str, &str); 9] = [
+const NOT_SERVED: [(&str, &str); 8] = [
     ("ssl.", "TLS is not served yet: leave it out, and keep the listener on a network that you trust"),
     ("sasl.", "SASL is not served yet: leave it out, and keep the listener on a network that you trust"),
     ("listener.name.", "listeners with security settings of their own are not served yet: leave it out"),
     ("security.", "TLS and SASL are not served yet: leave it out"),
-    ("authorizer.class.name", "access control is not served yet: leave it out"),
     ("controller.quorum.", "there is no Raft quorum, the metadata service keeps the cluster's state: leave it out"),
     ("controller.listener.", "there is no Raft quorum, the metadata service keeps the cluster's state: leave it out"),
     ("process.roles", "--role (all, broker or metadata) says it here: leave it out"),

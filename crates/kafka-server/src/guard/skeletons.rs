@@ -239,6 +239,20 @@ pub(super) static SKELETONS: &[Skeleton] = &[
             field(array(&[field(STR), field(array(&[field(I32), field(I64), since(2, I32), field(STR)]))])),
         ],
     },
+    // DescribeAcls
+    Skeleton { key: 29, flexible_from: 2, fields: &[field(I8), field(STR), since(1, I8), field(STR), field(STR), field(I8), field(I8)] },
+    // CreateAcls
+    Skeleton {
+        key: 30,
+        flexible_from: 2,
+        fields: &[field(array(&[field(I8), field(STR), since(1, I8), field(STR), field(STR), field(I8), field(I8)]))],
+    },
+    // DeleteAcls
+    Skeleton {
+        key: 31,
+        flexible_from: 2,
+        fields: &[field(array(&[field(I8), field(STR), since(1, I8), field(STR), field(STR), field(I8), field(I8)]))],
+    },
     // DescribeConfigs
     Skeleton {
         key: 32,

@@ -1,12 +1,15 @@
 //! AddPartitionsToTxn: partitions become part of a transaction. Versions 4 and up come from brokers, for many transactions, and may only ask (KIP-890).
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::add_partitions_to_txn_request::{AddPartitionsToTxnTopic, AddPartitionsToTxnTransaction};
 use kafka_protocol::messages::add_partitions_to_txn_response::{
     AddPartitionsToTxnPartitionResult, AddPartitionsToTxnResult, AddPartitionsToTxnTopicResult,
 };
-use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TransactionalId};
+use kafka_protocol::messages::{AddPartitionsToTxnRequest, AddPartitionsToTxnResponse, TopicName, TransactionalId};
 use siltstone_coordinator::{ProducerIdAndEpoch, TopicPartition, TransactionVersion, TxnProducer};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_code;
@@ -22,6 +25,10 @@ const TRANSACTIONS_V2_FROM: i16 = 5;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse {
     if ctx.api_version >= BATCHED_FROM {
+        // These come from brokers.
+        if let Err(error) = ctx.authorize_cluster(AclOperation::ClusterAction) {
+            return AddPartitionsToTxnResponse::default().with_error_code(error.code());
+        }
         let mut results = Vec::with_capacity(request.transactions.len());
         for transaction in request.transactions {
             results.push(one(ctx, transaction).await);
@@ -45,9 +52,19 @@ async fn one(ctx: &RequestContext, transaction: AddPartitionsToTxnTransaction) -
     let is_forbidden = |topic: &AddPartitionsToTxnTopic| {
         ctx.api_version < BATCHED_FROM && matches!(topic.name.0.as_str(), GROUP_METADATA_TOPIC | TRANSACTION_STATE_TOPIC)
     };
-    let check = |topic: &AddPartitionsToTxnTopic, index: i32| match by_name(&image, &topic.name, index) {
-        _ if is_forbidden(topic) => Err(ResponseError::TopicAuthorizationFailed),
-        found => found.map(drop),
+    if ctx.api_version < BATCHED_FROM
+        && let Err(error) = ctx.authorize(AclOperation::Write, ResourceType::TransactionalId, transactional_id.0.as_str())
+    {
+        return result(transactional_id, &topics, |_, _| error.code());
+    }
+    let is_denied = |topic: &&AddPartitionsToTxnTopic| {
+        is_forbidden(topic)
+            || ctx.api_version < BATCHED_FROM && ctx.authorize(AclOperation::Write, ResourceType::Topic, topic.name.0.as_str()).is_err()
+    };
+    let denied: HashSet<TopicName> = topics.iter().filter(is_denied).map(|topic| topic.name.clone()).collect();
+    let check = |topic: &AddPartitionsToTxnTopic, index: i32| match denied.contains(&topic.name) {
+        true => Err(ResponseError::TopicAuthorizationFailed),
+        false => by_name(&image, &topic.name, index).map(drop),
     };
     if topics.iter().any(|topic| topic.partitions.iter().any(|index| check(topic, *index).is_err())) {
         return result(transactional_id, &topics, |topic, index| match check(topic, index) {

@@ -6,13 +6,15 @@ use kafka_protocol::messages::alter_client_quotas_request::EntryData;
 use kafka_protocol::messages::alter_client_quotas_response::{EntityData as EntityAnswer, EntryData as EntryAnswer};
 use kafka_protocol::messages::{AlterClientQuotasRequest, AlterClientQuotasResponse};
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::AdminChange;
 use siltstone_metadata::quotas::QuotaEntity;
 
 use crate::context::RequestContext;
-use crate::error_codes::with_error;
+use crate::error_codes::{Refused, with_error};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterClientQuotasRequest) -> AlterClientQuotasResponse {
+    let permitted = ctx.authorize_cluster(AclOperation::AlterConfigs).map_err(Refused::from);
     let mut entries = Vec::with_capacity(request.entries.len());
     for asked in request.entries {
         let answer = EntryAnswer::default().with_entity(
@@ -22,8 +24,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterClientQuotasReque
                 .map(|part| EntityAnswer::default().with_entity_type(part.entity_type.clone()).with_entity_name(part.entity_name.clone()))
                 .collect(),
         );
-        let outcome = match change(&asked) {
-            Ok(change) => ctx.services.metadata.administer(change, request.validate_only).await,
+        let outcome = match permitted.clone().and_then(|()| change(&asked).map_err(Refused::from)) {
+            Ok(change) => ctx.services.metadata.administer(change, request.validate_only).await.map_err(Refused::from),
             Err(error) => Err(error),
         };
         entries.push(with_error!(answer, outcome));

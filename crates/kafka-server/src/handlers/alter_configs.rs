@@ -6,16 +6,18 @@ use kafka_protocol::messages::alter_configs_request::AlterConfigsResource;
 use kafka_protocol::messages::alter_configs_response::AlterConfigsResourceResponse;
 use kafka_protocol::messages::{AlterConfigsRequest, AlterConfigsResponse};
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::{ConfigOp, ConfigResource};
 
-use crate::config_resource::{Resource, alter, resource};
+use crate::config_resource::{Resource, alter, authorize, resource};
 use crate::context::RequestContext;
-use crate::error_codes::with_error;
+use crate::error_codes::{Refused, with_error};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -> AlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
     for asked in &request.resources {
-        let outcome = match replacement(ctx, asked) {
+        let permitted = authorize(ctx, AclOperation::AlterConfigs, asked.resource_type, asked.resource_name.as_str());
+        let outcome = match permitted.map_err(Refused::from).and_then(|()| Ok(replacement(ctx, asked)?)) {
             Ok(ops) => alter(ctx, asked.resource_type, asked.resource_name.as_str(), ops, request.validate_only).await,
             Err(error) => Err(error),
         };

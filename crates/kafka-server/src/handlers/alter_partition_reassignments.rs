@@ -5,23 +5,30 @@ use kafka_protocol::messages::alter_partition_reassignments_response::{Reassigna
 use kafka_protocol::messages::{AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse, TopicName};
 use siltstone_common::TopicIdPartition;
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::AdminChange;
 
 use crate::context::RequestContext;
-use crate::error_codes::with_error;
+use crate::error_codes::{Refused, with_error};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
+    let permitted = ctx.authorize_cluster(AclOperation::Alter);
     let allow = request.allow_replication_factor_change;
     let mut responses = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
             let result = ReassignablePartitionResponse::default().with_partition_index(asked.partition_index);
-            partitions.push(with_error!(result, reassign(ctx, &topic.name, asked, allow).await));
+            let outcome = match permitted {
+                Ok(()) => reassign(ctx, &topic.name, asked, allow).await.map_err(Refused::from),
+                Err(error) => Err(error.into()),
+            };
+            partitions.push(with_error!(result, outcome));
         }
         responses.push(ReassignableTopicResponse::default().with_name(topic.name).with_partitions(partitions));
     }
-    let response = AlterPartitionReassignmentsResponse::default().with_responses(responses);
+    let code = permitted.err().map_or(0, |error| error.code());
+    let response = AlterPartitionReassignmentsResponse::default().with_responses(responses).with_error_code(code);
     if ctx.api_version >= 1 { response.with_allow_replication_factor_change(allow) } else { response }
 }
 

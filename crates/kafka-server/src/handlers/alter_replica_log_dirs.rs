@@ -6,10 +6,12 @@ use kafka_protocol::messages::alter_replica_log_dirs_response::{
 };
 use kafka_protocol::messages::{AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse};
 use siltstone_common::TopicIdPartition;
+use siltstone_metadata::acls::AclOperation;
 
 use crate::context::RequestContext;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
+    let permitted = ctx.authorize_cluster(AclOperation::Alter);
     let image = ctx.services.metadata.image();
     let mut results = Vec::new();
     for dir in request.dirs {
@@ -17,6 +19,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsReq
         for topic in dir.topics {
             let id = image.topic(topic.name.0.as_str()).map(|topic| topic.id);
             let outcome = |index: i32| match id.and_then(|id| image.partition(TopicIdPartition::new(id, index))) {
+                _ if permitted.is_err() => ResponseError::ClusterAuthorizationFailed.code(),
                 _ if !here => ResponseError::LogDirNotFound.code(),
                 Some(partition) if partition.replicas.contains(&ctx.services.config.broker_id) => 0,
                 // The directory is kept for when the broker gets the replica.

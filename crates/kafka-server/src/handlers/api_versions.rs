@@ -24,8 +24,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ApiVersionsRequest) ->
             .with_error_code(ResponseError::InvalidRequest.code())
             .with_finalized_features_epoch(NO_FEATURES_EPOCH);
     }
-    tracing::debug!(peer = %ctx.peer, software = %&*request.client_software_name, version = %&*request.client_software_version, "client connected");
-    ctx.services.telemetry.note_software(ctx.peer, &request.client_software_name, &request.client_software_version);
+    tracing::debug!(peer = %ctx.session.peer, software = %&*request.client_software_name, version = %&*request.client_software_version, "client connected");
+    ctx.services.telemetry.note_software(ctx.session.peer, &request.client_software_name, &request.client_software_version);
     let answer = table_answer(ctx.services.telemetry.enabled());
     if ctx.api_version < FIRST_VERSION_WITH_SOFTWARE { answer } else { with_features(ctx, answer) }
 }

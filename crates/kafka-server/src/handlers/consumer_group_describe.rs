@@ -1,13 +1,16 @@
 //! ConsumerGroupDescribe (KIP-848): state, epochs and members of consumer groups.
 
+use std::collections::BTreeSet;
+
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_group_describe_response::{Assignment, DescribedGroup, Member, TopicPartitions};
-use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId};
+use kafka_protocol::messages::{ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, GroupId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_coordinator::{DescribedConsumerMember, DescribedPartitions};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
-use crate::handlers::describe_groups::ALL_GROUP_OPERATIONS;
 use crate::topic_lookup::{OPERATIONS_UNKNOWN, text, topic_name};
 
 /// [`Member::member_type`] of a member that speaks the classic protocol.
@@ -16,12 +19,36 @@ const CONSUMER_MEMBER: i8 = 1;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
     let groups = request.group_ids.into_iter().map(|group_id| {
-        let group = describe(ctx, group_id);
-        let operations =
-            if request.include_authorized_operations && group.error_code == 0 { ALL_GROUP_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::Group, group_id.0.as_str()) {
+            return DescribedGroup::default()
+                .with_group_id(group_id)
+                .with_error_code(error.code())
+                .with_authorized_operations(OPERATIONS_UNKNOWN);
+        }
+        let group = hide_topics(ctx, describe(ctx, group_id));
+        let operations = match request.include_authorized_operations && group.error_code == 0 {
+            true => ctx.authorized_operations(ResourceType::Group, group.group_id.0.as_str()),
+            false => OPERATIONS_UNKNOWN,
+        };
         group.with_authorized_operations(operations)
     });
     ConsumerGroupDescribeResponse::default().with_groups(groups.collect())
+}
+
+/// A group whose members have to do with topics that the client may not describe tells of none of them.
+fn hide_topics(ctx: &RequestContext, group: DescribedGroup) -> DescribedGroup {
+    let assigned =
+        |member: &'_ Member| [&member.assignment, &member.target_assignment].map(|assignment| assignment.topic_partitions.clone());
+    let mut topics: BTreeSet<TopicName> = group.members.iter().flat_map(|member| member.subscribed_topic_names.iter().cloned()).collect();
+    topics.extend(group.members.iter().flat_map(assigned).flatten().map(|topic| topic.topic_name));
+    if topics.iter().all(|topic| ctx.authorize(AclOperation::Describe, ResourceType::Topic, topic.0.as_str()).is_ok()) {
+        return group;
+    }
+    let reason = "The group has described topic(s) that the client is not authorized to describe.";
+    group
+        .with_error_code(ResponseError::TopicAuthorizationFailed.code())
+        .with_error_message(Some(StrBytes::from_static_str(reason)))
+        .with_members(Vec::new())
 }
 
 fn describe(ctx: &RequestContext, group_id: GroupId) -> DescribedGroup {

@@ -1,17 +1,27 @@
 //! ConsumerGroupHeartbeat (KIP-848): a member joins, stays, reports what it owns, or leaves.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::consumer_group_heartbeat_response::{Assignment, TopicPartitions};
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_common::TopicId;
 use siltstone_coordinator::ConsumerHeartbeatRequest;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
-use crate::handlers::join_group::client_host;
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
+    let refused = |error: ResponseError| ConsumerGroupHeartbeatResponse::default().with_error_code(error.code());
+    if let Err(error) = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str()) {
+        return refused(error);
+    }
+    for topic in request.subscribed_topic_names.iter().flatten() {
+        if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::Topic, topic.0.as_str()) {
+            return refused(error);
+        }
+    }
     let owned = request.topic_partitions.map(|topics| {
         let topics = topics
             .into_iter()
@@ -31,7 +41,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupHeartbeat
         server_assignor: owned_text(request.server_assignor),
         owned,
         client_id: ctx.client_id.as_deref().unwrap_or_default().to_owned(),
-        client_host: client_host(ctx.peer),
+        client_host: format!("/{}", ctx.session.host),
         brings_member_id: ctx.api_version >= 1,
     };
     let answer = ConsumerGroupHeartbeatResponse::default();

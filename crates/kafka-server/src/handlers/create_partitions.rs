@@ -6,9 +6,10 @@ use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
 use kafka_protocol::messages::{CreatePartitionsRequest, CreatePartitionsResponse};
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
-use crate::error_codes::with_error;
+use crate::error_codes::{Refused, with_error};
 use crate::quotas::MutationBill;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsRequest) -> CreatePartitionsResponse {
@@ -23,7 +24,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsReques
         let outcome = match count.remove(&name) {
             None => continue,
             Some(1) => create(ctx, topic, request.validate_only, &mut bill).await,
-            Some(_) => Err(MetadataError::InvalidRequest("Duplicate topic name.".to_owned())),
+            Some(_) => Err(MetadataError::InvalidRequest("Duplicate topic name.".to_owned()).into()),
         };
         let result = CreatePartitionsTopicResult::default().with_name(name);
         results.push(with_error!(result, outcome));
@@ -36,14 +37,16 @@ async fn create(
     topic: CreatePartitionsTopic,
     validate_only: bool,
     bill: &mut MutationBill<'_>,
-) -> Result<(), MetadataError> {
+) -> Result<(), Refused> {
     let name = topic.name.0.as_str();
+    ctx.authorize(AclOperation::Alter, ResourceType::Topic, name)?;
     let image = ctx.services.metadata.image();
     let known = image.topic(name).ok_or_else(|| MetadataError::UnknownTopic(name.to_owned()))?;
     if topic.assignments.as_ref().is_some_and(Vec::is_empty) {
         return Err(MetadataError::InvalidReplicaAssignment(
             "The list of assignments is empty: leave it out to have the broker choose.".to_owned(),
-        ));
+        )
+        .into());
     }
     let new: Vec<Vec<i32>> =
         topic.assignments.unwrap_or_default().into_iter().map(|new| new.broker_ids.iter().map(|id| id.0).collect()).collect();

@@ -6,12 +6,13 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::CreatableTopicResult;
 use kafka_protocol::messages::{CreateTopicsRequest, CreateTopicsResponse};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 use siltstone_metadata::api::CreateTopic;
 use siltstone_metadata::{MetadataError, TopicImage};
 
 use crate::config_entries;
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
+use crate::error_codes::Refused;
 use crate::quotas::MutationBill;
 use crate::topic_lookup::text;
 
@@ -28,7 +29,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -
             Some(1) => results.push(create(ctx, topic, request.validate_only, &mut bill).await),
             Some(_) => {
                 let error = MetadataError::InvalidRequest("Duplicate topic name.".to_owned());
-                results.push(refused(CreatableTopicResult::default().with_name(topic.name), &error));
+                results.push(refused(CreatableTopicResult::default().with_name(topic.name), error.into()));
             }
         }
     }
@@ -37,6 +38,12 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -
 
 async fn create(ctx: &RequestContext, topic: CreatableTopic, validate_only: bool, bill: &mut MutationBill<'_>) -> CreatableTopicResult {
     let result = CreatableTopicResult::default().with_name(topic.name.clone());
+    let name = topic.name.clone();
+    if !ctx.allows_cluster(AclOperation::Create)
+        && let Err(error) = ctx.authorize(AclOperation::Create, ResourceType::Topic, &name)
+    {
+        return refused(result, error.into());
+    }
     let created = match bill.allow().and_then(|()| wanted(topic, validate_only)) {
         Ok(wanted) => ctx.services.metadata.create_topic(wanted).await,
         Err(error) => Err(error),
@@ -46,7 +53,7 @@ async fn create(ctx: &RequestContext, topic: CreatableTopic, validate_only: bool
             bill.charge(topic.partitions.len());
             made(ctx, result, &topic)
         }
-        Err(error) => refused(result, &error),
+        Err(error) => refused(result, error.into()),
     }
 }
 
@@ -78,18 +85,21 @@ fn made(ctx: &RequestContext, result: CreatableTopicResult, topic: &TopicImage) 
     if ctx.api_version < 5 {
         return result;
     }
+    let result = result.with_topic_id(if ctx.api_version >= 7 { topic.id.0 } else { uuid::Uuid::nil() });
+    if !ctx.allows(AclOperation::DescribeConfigs, ResourceType::Topic, &topic.name) {
+        let hidden = result.with_num_partitions(-1).with_replication_factor(-1).with_configs(Some(Vec::new()));
+        return hidden.with_topic_config_error_code(ResponseError::TopicAuthorizationFailed.code());
+    }
     let replicas = topic.partitions.first().map_or(0, |partition| partition.replicas.len());
     result
-        .with_topic_id(if ctx.api_version >= 7 { topic.id.0 } else { uuid::Uuid::nil() })
         .with_num_partitions(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX))
         .with_replication_factor(i16::try_from(replicas).unwrap_or(i16::MAX))
         .with_configs(Some(config_entries::created_topic(ctx, topic)))
 }
 
-fn refused(result: CreatableTopicResult, error: &MetadataError) -> CreatableTopicResult {
-    let code: ResponseError = metadata_error(error);
+fn refused(result: CreatableTopicResult, error: Refused) -> CreatableTopicResult {
     result
-        .with_error_code(code.code())
+        .with_error_code(error.code().code())
         .with_error_message(Some(text(error)))
         .with_num_partitions(-1)
         .with_replication_factor(-1)

@@ -8,6 +8,7 @@ use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{DeleteTopicsRequest, DeleteTopicsResponse, TopicName};
 use siltstone_common::TopicId;
 use siltstone_metadata::MetadataImage;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 use uuid::Uuid;
 
 use crate::context::RequestContext;
@@ -21,11 +22,15 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
     let enabled = ctx.services.broker_setting("delete.topic.enable").unwrap_or(true);
     let mut responses = Vec::with_capacity(wanted.len());
     let mut bill = MutationBill::new(ctx, 5);
-    for (topic, times) in counted(&ctx.services.metadata.image(), wanted) {
+    for (topic, times) in counted(ctx, wanted) {
         let image = ctx.services.metadata.image();
         let mut result = DeletableTopicResult::default().with_name(topic.name.clone()).with_topic_id(topic.topic_id);
         let outcome = match find(&image, &topic) {
             _ if times > 1 => Err((ResponseError::InvalidRequest, "Duplicate topic name or id.".to_owned())),
+            _ if let Some(name) = denied(ctx, &image, &topic) => {
+                result = result.with_name(name);
+                Err((ResponseError::TopicAuthorizationFailed, ResponseError::TopicAuthorizationFailed.to_string()))
+            }
             Err(error) => Err((error, error.to_string())),
             Ok(_) if !enabled => Err((ResponseError::TopicDeletionDisabled, "Topic deletion is disabled.".to_owned())),
             Ok(id) => {
@@ -58,13 +63,15 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
 }
 
 /// Each topic once, and how often it was asked for; the one that names its topic stands for the others.
-fn counted(image: &MetadataImage, wanted: Vec<DeleteTopicState>) -> Vec<(DeleteTopicState, usize)> {
+fn counted(ctx: &RequestContext, wanted: Vec<DeleteTopicState>) -> Vec<(DeleteTopicState, usize)> {
+    let image = ctx.services.metadata.image();
     let mut counted: Vec<(DeleteTopicState, usize)> = Vec::with_capacity(wanted.len());
     let mut place_of: HashMap<(Option<TopicName>, Uuid), usize> = HashMap::new();
     for topic in wanted {
-        let identity = match find(image, &topic) {
-            Ok(id) => (None, id.0),
-            Err(_) => (topic.name.clone(), topic.topic_id),
+        let identity = match find(&image, &topic) {
+            // Who may not delete a topic does not learn which id it has.
+            Ok(id) if denied(ctx, &image, &topic).is_none() => (None, id.0),
+            _ => (topic.name.clone(), topic.topic_id),
         };
         match place_of.get(&identity) {
             Some(&place) => {
@@ -80,6 +87,24 @@ fn counted(image: &MetadataImage, wanted: Vec<DeleteTopicState>) -> Vec<(DeleteT
         }
     }
     counted
+}
+
+/// For a client that may not delete the topic, the name to tell: an id's only if the client may describe the topic. Whether a topic of a name
+/// exists is not told to those who may not describe it.
+fn denied(ctx: &RequestContext, image: &MetadataImage, topic: &DeleteTopicState) -> Option<Option<TopicName>> {
+    if ctx.allows_cluster(AclOperation::Delete) {
+        return None;
+    }
+    let allows = |operation, name: &str| ctx.allows(operation, ResourceType::Topic, name);
+    match &topic.name {
+        Some(name) if !allows(AclOperation::Describe, name) => Some(Some(name.clone())),
+        Some(name) => (image.topic(name).is_some() && !allows(AclOperation::Delete, name)).then(|| Some(name.clone())),
+        None => {
+            let name = &image.topic_by_id(TopicId(topic.topic_id))?.name;
+            let told = || allows(AclOperation::Describe, name).then(|| topic_name(name));
+            (!allows(AclOperation::Delete, name)).then(told)
+        }
+    }
 }
 
 fn find(image: &MetadataImage, topic: &DeleteTopicState) -> Result<TopicId, ResponseError> {

@@ -6,12 +6,17 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_client_quotas_request::ComponentData;
 use kafka_protocol::messages::describe_client_quotas_response::{EntityData, EntryData, ValueData};
 use kafka_protocol::messages::{DescribeClientQuotasRequest, DescribeClientQuotasResponse};
+use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::quotas::{CLIENT_ID, IP, QuotaEntity, Quotas, USER};
 
 use crate::context::RequestContext;
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
+    if let Err(error) = ctx.authorize_cluster(AclOperation::DescribeConfigs) {
+        let response = DescribeClientQuotasResponse::default().with_error_code(error.code());
+        return response.with_error_message(Some(text(error))).with_entries(None);
+    }
     let filter = match Filter::parse(&request.components, request.strict) {
         Ok(filter) => filter,
         Err((error, reason)) => {

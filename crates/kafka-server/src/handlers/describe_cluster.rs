@@ -6,7 +6,7 @@ use kafka_protocol::messages::{BrokerId, DescribeClusterRequest, DescribeCluster
 use kafka_protocol::protocol::StrBytes;
 
 use crate::context::RequestContext;
-use crate::topic_lookup::{ALL_CLUSTER_OPERATIONS, OPERATIONS_UNKNOWN};
+use crate::topic_lookup::OPERATIONS_UNKNOWN;
 
 /// `endpoint_type` of brokers.
 const ENDPOINT_BROKERS: i8 = 1;
@@ -33,7 +33,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClusterRequest
             .with_rack(broker.rack.clone().map(StrBytes::from_string))
             .with_is_fenced(ctx.api_version >= 2 && broker.fenced)
     });
-    let operations = if request.include_cluster_authorized_operations { ALL_CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN };
+    let operations = if request.include_cluster_authorized_operations { ctx.authorized_cluster_operations() } else { OPERATIONS_UNKNOWN };
     DescribeClusterResponse::default()
         .with_endpoint_type(ENDPOINT_BROKERS)
         .with_cluster_id(StrBytes::from_string(image.cluster_id.clone()))

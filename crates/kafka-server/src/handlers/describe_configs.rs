@@ -5,11 +5,12 @@ use kafka_protocol::messages::describe_configs_request::DescribeConfigsResource;
 use kafka_protocol::messages::describe_configs_response::{DescribeConfigsResourceResult, DescribeConfigsResult};
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::ConfigResource;
 
 use crate::broker_loggers;
 use crate::config_entries::{ConfigEntry, Detail, of_broker, of_client_metrics, of_cluster_default, of_group, of_topic};
-use crate::config_resource::{Resource, resource};
+use crate::config_resource::{Resource, authorize, resource};
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
 use crate::topic_lookup::text;
@@ -19,6 +20,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest
     let results = request.resources.iter().map(|asked| {
         let result =
             DescribeConfigsResult::default().with_resource_type(asked.resource_type).with_resource_name(asked.resource_name.clone());
+        if let Err(error) = authorize(ctx, AclOperation::DescribeConfigs, asked.resource_type, asked.resource_name.as_str()) {
+            return result.with_error_code(error.code()).with_error_message(Some(text(error)));
+        }
         match describe(ctx, asked, detail) {
             Ok(configs) => result.with_configs(configs).with_error_message(Some(text(""))),
             // Kafka has no text for this one.

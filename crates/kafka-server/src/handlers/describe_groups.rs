@@ -4,19 +4,26 @@ use kafka_protocol::messages::describe_groups_response::{DescribedGroup, Describ
 use kafka_protocol::messages::{DescribeGroupsRequest, DescribeGroupsResponse, GroupId};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_coordinator::{GroupError, Refusal};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
 use crate::topic_lookup::{OPERATIONS_UNKNOWN, text};
 
-/// All operations on a group, as a bit field (KIP-430): read, delete, describe, describe and alter configs.
-pub(crate) const ALL_GROUP_OPERATIONS: i32 = 0b1101_0100_1000;
-
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let asks_operations = ctx.api_version >= 3 && request.include_authorized_operations;
     let groups = request.groups.into_iter().map(|group_id| {
+        if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::Group, group_id.0.as_str()) {
+            return DescribedGroup::default()
+                .with_group_id(group_id)
+                .with_error_code(error.code())
+                .with_authorized_operations(OPERATIONS_UNKNOWN);
+        }
         let group = describe(ctx, group_id);
-        let operations = if asks_operations && group.error_code == 0 { ALL_GROUP_OPERATIONS } else { OPERATIONS_UNKNOWN };
+        let operations = match asks_operations && group.error_code == 0 {
+            true => ctx.authorized_operations(ResourceType::Group, group.group_id.0.as_str()),
+            false => OPERATIONS_UNKNOWN,
+        };
         group.with_authorized_operations(operations)
     });
     DescribeGroupsResponse::default().with_groups(groups.collect())

@@ -7,6 +7,7 @@ use kafka_protocol::messages::describe_log_dirs_response::{DescribeLogDirsPartit
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use siltstone_metadata::MetadataImage;
+use siltstone_metadata::acls::AclOperation;
 
 use crate::answer::{Answer, begin_frame, encode_answer, finish_frame};
 use crate::context::RequestContext;
@@ -14,7 +15,14 @@ use crate::topic_lookup::{text, topic_name};
 
 type Sizes = BTreeMap<String, Vec<(i32, u64)>>;
 
+/// First version with an error of the whole request; before, those who may not ask see nothing.
+const ERROR_FROM: i16 = 3;
+
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest) -> DescribeLogDirsResponse {
+    if let Err(error) = ctx.authorize_cluster(AclOperation::Describe) {
+        let response = DescribeLogDirsResponse::default();
+        return if ctx.api_version >= ERROR_FROM { response.with_error_code(error.code()) } else { response };
+    }
     let image = ctx.services.metadata.image();
     let (partitions, total, usable) = ctx.services.replicas.describe_log_dir().await;
     let (mut local, mut remote) = (Sizes::new(), Sizes::new());

@@ -4,6 +4,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_producers_response::{PartitionResponse, ProducerState, TopicResponse};
 use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersResponse, ProducerId, TopicName};
 use siltstone_log::producers::ProducerInfo;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::replica_error;
@@ -37,6 +38,7 @@ async fn producers(ctx: &RequestContext, topic: &TopicName, index: i32) -> Resul
     if !is_valid_name(topic) {
         return Err(of_topic(ResponseError::InvalidTopicException));
     }
+    ctx.authorize(AclOperation::Read, ResourceType::Topic, topic).map_err(of_topic)?;
     let image = ctx.services.metadata.image();
     if image.topic(topic).is_none() {
         return Err(of_topic(ResponseError::UnknownTopicOrPartition));

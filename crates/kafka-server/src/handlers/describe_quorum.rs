@@ -4,7 +4,9 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_quorum_response::{Listener, Node, PartitionData, ReplicaState, TopicData};
 use kafka_protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumResponse};
+use kafka_protocol::protocol::StrBytes;
 use siltstone_metadata::MetadataImage;
+use siltstone_metadata::acls::AclOperation;
 
 use crate::context::RequestContext;
 use crate::topic_lookup::{text, topic_name};
@@ -13,8 +15,11 @@ use crate::topic_lookup::{text, topic_name};
 const METADATA_TOPIC: &str = "__cluster_metadata";
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
-    let [topic] = request.topics.as_slice() else { return refused(ctx, ResponseError::InvalidRequest) };
-    let [partition] = topic.partitions.as_slice() else { return refused(ctx, ResponseError::InvalidRequest) };
+    if let Err(error) = ctx.authorize_cluster(AclOperation::Describe) {
+        return refused(ctx, error, text(error));
+    }
+    let [topic] = request.topics.as_slice() else { return invalid(ctx) };
+    let [partition] = topic.partitions.as_slice() else { return invalid(ctx) };
     if topic.topic_name.0.as_str() != METADATA_TOPIC || partition.partition_index != 0 {
         let unknown = PartitionData::default()
             .with_partition_index(partition.partition_index)
@@ -28,9 +33,13 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeQuorumRequest)
     if ctx.api_version >= 2 { response.with_nodes(nodes(&image)) } else { response }
 }
 
-fn refused(ctx: &RequestContext, error: ResponseError) -> DescribeQuorumResponse {
+fn invalid(ctx: &RequestContext) -> DescribeQuorumResponse {
+    refused(ctx, ResponseError::InvalidRequest, text("ask for __cluster_metadata-0, and nothing else"))
+}
+
+fn refused(ctx: &RequestContext, error: ResponseError, reason: StrBytes) -> DescribeQuorumResponse {
     let response = DescribeQuorumResponse::default().with_error_code(error.code());
-    if ctx.api_version >= 2 { response.with_error_message(Some(text("ask for __cluster_metadata-0, and nothing else"))) } else { response }
+    if ctx.api_version >= 2 { response.with_error_message(Some(reason)) } else { response }
 }
 
 fn quorum(ctx: &RequestContext, image: &MetadataImage) -> PartitionData {

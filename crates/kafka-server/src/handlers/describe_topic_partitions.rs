@@ -5,10 +5,11 @@ use kafka_protocol::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use kafka_protocol::messages::{BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 use siltstone_metadata::{MetadataImage, TopicImage};
 
 use crate::context::RequestContext;
-use crate::topic_lookup::{ALL_TOPIC_OPERATIONS, OPERATIONS_UNKNOWN, broker_ids, offline_replicas, topic_name};
+use crate::topic_lookup::{OPERATIONS_UNKNOWN, broker_ids, offline_replicas, topic_name};
 
 /// `max.request.partition.size.limit`
 const DEFAULT_PARTITION_LIMIT: i32 = 2000;
@@ -32,18 +33,21 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
         response.topics = names.iter().map(|name| refused(name)).collect();
         return response;
     }
-    for name in names.iter().filter(|name| name.as_str() >= from_topic) {
+    let may_see = |name: &str| ctx.allows(AclOperation::Describe, ResourceType::Topic, name);
+    let denied = if all { Vec::new() } else { names.iter().filter(|name| !may_see(name)).map(|name| denied(name)).collect() };
+    for name in names.iter().filter(|name| name.as_str() >= from_topic && may_see(name)) {
         let first = if name == from_topic { usize::try_from(from_partition).unwrap_or(0) } else { 0 };
         if left == 0 {
             response.next_cursor = Some(Cursor::default().with_topic_name(topic_name(name)).with_partition_index(0));
             break;
         }
         let Some(topic) = image.topic(name) else {
-            response.topics.push(unknown(name));
+            response.topics.push(unknown(name).with_topic_authorized_operations(ctx.authorized_operations(ResourceType::Topic, name)));
             continue;
         };
         let last = topic.partitions.len().min(first.saturating_add(left));
-        response.topics.push(describe(&image, topic, first..last));
+        let operations = ctx.authorized_operations(ResourceType::Topic, name);
+        response.topics.push(describe(&image, topic, first..last).with_topic_authorized_operations(operations));
         left -= last.saturating_sub(first);
         if last < topic.partitions.len() {
             let next = i32::try_from(last).unwrap_or(i32::MAX);
@@ -51,6 +55,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
             break;
         }
     }
+    response.topics.extend(denied);
     response
 }
 
@@ -61,11 +66,14 @@ fn refused(name: &str) -> DescribeTopicPartitionsResponseTopic {
         .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
 }
 
+fn denied(name: &str) -> DescribeTopicPartitionsResponseTopic {
+    refused(name).with_error_code(ResponseError::TopicAuthorizationFailed.code())
+}
+
 fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
     DescribeTopicPartitionsResponseTopic::default()
         .with_error_code(ResponseError::UnknownTopicOrPartition.code())
         .with_name(Some(topic_name(name)))
-        .with_topic_authorized_operations(ALL_TOPIC_OPERATIONS)
 }
 
 fn describe(image: &MetadataImage, topic: &TopicImage, range: std::ops::Range<usize>) -> DescribeTopicPartitionsResponseTopic {
@@ -87,5 +95,4 @@ fn describe(image: &MetadataImage, topic: &TopicImage, range: std::ops::Range<us
         .with_topic_id(topic.id.0)
         .with_is_internal(topic.is_internal())
         .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(ALL_TOPIC_OPERATIONS)
 }

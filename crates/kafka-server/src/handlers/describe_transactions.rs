@@ -3,6 +3,7 @@
 use kafka_protocol::messages::describe_transactions_response::{TopicData, TransactionState};
 use kafka_protocol::messages::{DescribeTransactionsRequest, DescribeTransactionsResponse, ProducerId};
 use siltstone_coordinator::DescribedTransaction;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_error;
@@ -10,17 +11,20 @@ use crate::topic_lookup::{text, topic_name};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
     let states = request.transactional_ids.into_iter().map(|transactional_id| {
+        if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::TransactionalId, &transactional_id) {
+            return TransactionState::default().with_transactional_id(transactional_id).with_error_code(error.code());
+        }
         let described = ctx.services.transactions.describe(&transactional_id);
         let answer = TransactionState::default().with_transactional_id(transactional_id);
         match described {
-            Ok(transaction) => fill(answer, transaction),
+            Ok(transaction) => fill(ctx, answer, transaction),
             Err(error) => answer.with_error_code(transaction_error(error).code()),
         }
     });
     DescribeTransactionsResponse::default().with_transaction_states(states.collect())
 }
 
-fn fill(answer: TransactionState, transaction: DescribedTransaction) -> TransactionState {
+fn fill(ctx: &RequestContext, answer: TransactionState, transaction: DescribedTransaction) -> TransactionState {
     let mut topics: Vec<TopicData> = Vec::new();
     for id in transaction.partitions {
         match topics.last_mut() {
@@ -28,6 +32,7 @@ fn fill(answer: TransactionState, transaction: DescribedTransaction) -> Transact
             _ => topics.push(TopicData::default().with_topic(topic_name(&id.topic)).with_partitions(vec![id.partition])),
         }
     }
+    topics.retain(|topic| ctx.allows(AclOperation::Describe, ResourceType::Topic, topic.topic.0.as_str()));
     answer
         .with_transaction_state(text(transaction.state))
         .with_transaction_timeout_ms(transaction.timeout_ms)

@@ -5,10 +5,11 @@ use kafka_protocol::messages::elect_leaders_response::{PartitionResult, ReplicaE
 use kafka_protocol::messages::{ElectLeadersRequest, ElectLeadersResponse, TopicName};
 use siltstone_common::TopicIdPartition;
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::{AdminChange, Election};
 
 use crate::context::RequestContext;
-use crate::error_codes::with_error;
+use crate::error_codes::{Refused, with_error};
 use crate::topic_lookup::topic_name;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
@@ -17,6 +18,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -
         1 => Election::Unclean,
         _ => return ElectLeadersResponse::default().with_error_code(ResponseError::UnknownServerError.code()), // Kafka's answer
     };
+    let permitted = ctx.authorize_cluster(AclOperation::Alter);
+    if permitted.is_err() && request.topic_partitions.is_none() {
+        return finish(ctx, permitted, Vec::new());
+    }
     // All partitions: those that need no election are left out of the answer.
     let all = request.topic_partitions.is_none();
     let asked: Vec<(TopicName, Vec<i32>)> = match request.topic_partitions {
@@ -31,8 +36,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -
     for (name, partitions) in asked {
         let mut elected = Vec::with_capacity(partitions.len());
         for index in partitions {
-            let outcome = elect(ctx, name.0.as_str(), index, election).await;
-            if all && outcome == Err(MetadataError::ElectionNotNeeded) {
+            let outcome = match permitted {
+                Ok(()) => elect(ctx, name.0.as_str(), index, election).await.map_err(Refused::from),
+                Err(error) => Err(error.into()),
+            };
+            if all && outcome == Err(MetadataError::ElectionNotNeeded.into()) {
                 continue;
             }
             let result = PartitionResult::default().with_partition_id(index);
@@ -42,7 +50,13 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -
             results.push(ReplicaElectionResult::default().with_topic(name).with_partition_result(elected));
         }
     }
-    ElectLeadersResponse::default().with_replica_election_results(results)
+    finish(ctx, permitted, results)
+}
+
+/// Version 0 has no error of the whole request.
+fn finish(ctx: &RequestContext, permitted: Result<(), ResponseError>, results: Vec<ReplicaElectionResult>) -> ElectLeadersResponse {
+    let code = permitted.err().filter(|_| ctx.api_version >= 1).map_or(0, |error| error.code());
+    ElectLeadersResponse::default().with_error_code(code).with_replica_election_results(results)
 }
 
 async fn elect(ctx: &RequestContext, topic: &str, index: i32, election: Election) -> Result<(), MetadataError> {

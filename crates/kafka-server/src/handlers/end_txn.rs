@@ -2,6 +2,7 @@
 
 use kafka_protocol::messages::{EndTxnRequest, EndTxnResponse, ProducerId};
 use siltstone_coordinator::{EndTransactionRequest, ProducerIdAndEpoch, TransactionVersion, TxnProducer};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_code;
@@ -18,10 +19,17 @@ pub(crate) async fn handle(ctx: &RequestContext, request: EndTxnRequest) -> EndT
         commit: request.committed,
         version: if ctx.api_version >= EPOCH_BUMP_FROM { TransactionVersion::V2 } else { TransactionVersion::V1 },
     };
-    let result = ctx.services.transactions.end_transaction(end).await;
+    let permitted = ctx.authorize(AclOperation::Write, ResourceType::TransactionalId, &end.who.transactional_id);
+    let result = match permitted {
+        Ok(()) => {
+            let ended = ctx.services.transactions.end_transaction(end).await;
+            ended.map_err(|error| transaction_code(error, ctx.api_version >= FENCED_FROM))
+        }
+        Err(error) => Err(error.code()),
+    };
     let (code, next) = match result {
         Ok(next) => (0, next),
-        Err(error) => (transaction_code(error, ctx.api_version >= FENCED_FROM), ProducerIdAndEpoch::NONE),
+        Err(code) => (code, ProducerIdAndEpoch::NONE),
     };
     let response = EndTxnResponse::default().with_error_code(code);
     if ctx.api_version < EPOCH_BUMP_FROM {

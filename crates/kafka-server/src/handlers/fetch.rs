@@ -14,6 +14,7 @@ use kafka_protocol::messages::FetchRequest;
 use kafka_protocol::protocol::Decodable;
 use siltstone_common::{TopicId, TopicIdPartition};
 use siltstone_metadata::MetadataImage;
+use siltstone_metadata::acls::{AclOperation, CLUSTER_NAME, ResourceType};
 use siltstone_replica::{FetchIsolation, FetchParams, FetchPartition, FetchedPartition};
 
 use crate::answer::Answer;
@@ -22,6 +23,8 @@ use crate::error_codes::replica_error;
 use crate::handlers::fetch::framing::{Endpoint, FetchAnswer, PartitionAnswer, SESSIONS_FROM, TOPIC_IDS_FROM, TopicAnswer};
 pub(crate) use crate::handlers::fetch::session::FetchSessions;
 use crate::handlers::fetch::session::{Asked, FetchContext, NO_SESSION, SessionRequest, Told, TopicRef};
+use crate::session::Session;
+use crate::topic_lookup::permitted;
 
 /// Up to this version clients don't know KAFKA_STORAGE_ERROR.
 const NO_STORAGE_ERROR_UNTIL: i16 = 5;
@@ -32,15 +35,16 @@ const UNKNOWN_OFFSET: i64 = -1;
 /// Decodes the request; the future reads and answers.
 pub(crate) fn decode(
     handlers: Arc<Handlers>,
+    session: Arc<Session>,
     mut body: Bytes,
     correlation_id: i32,
     version: i16,
 ) -> Result<impl Future<Output = Answer> + Send + 'static, String> {
     let request = FetchRequest::decode(&mut body, version).map_err(|error| error.to_string())?;
-    Ok(async move { framing::frame(correlation_id, version, handle(&handlers, request, version).await) })
+    Ok(async move { framing::frame(correlation_id, version, handle(&handlers, &session, request, version).await) })
 }
 
-async fn handle(handlers: &Arc<Handlers>, request: FetchRequest, version: i16) -> FetchAnswer {
+async fn handle(handlers: &Arc<Handlers>, session: &Session, request: FetchRequest, version: i16) -> FetchAnswer {
     let isolation = match request.isolation_level {
         0 => FetchIsolation::ReadUncommitted,
         1 => FetchIsolation::ReadCommitted,
@@ -61,9 +65,11 @@ async fn handle(handlers: &Arc<Handlers>, request: FetchRequest, version: i16) -
     let image = handlers.services.metadata.image();
     let partitions = if replica_id.0 >= 0 {
         // No broker of this cluster fetches here by Kafka's protocol, and nobody else may read past the high watermark (I44).
-        context.asked.iter().map(|asked| failed(asked, ResponseError::NotLeaderOrFollower, None)).collect()
+        let is_broker = handlers.services.allows(session, AclOperation::ClusterAction, ResourceType::Cluster, CLUSTER_NAME);
+        let error = if is_broker { ResponseError::NotLeaderOrFollower } else { ResponseError::TopicAuthorizationFailed };
+        context.asked.iter().map(|asked| failed(asked, error, None)).collect()
     } else {
-        read(handlers, &image, &context, params, version).await
+        read(handlers, session, &image, &context, params, version).await
     };
     finish(handlers, &context, partitions, version)
 }
@@ -71,12 +77,18 @@ async fn handle(handlers: &Arc<Handlers>, request: FetchRequest, version: i16) -
 /// Reads every partition that exists; answers by position in the context's `asked`.
 async fn read(
     handlers: &Arc<Handlers>,
+    session: &Session,
     image: &MetadataImage,
     context: &FetchContext,
     params: FetchParams,
     version: i16,
 ) -> Vec<PartitionAnswer> {
-    let topics: Vec<Result<(TopicId, usize), ResponseError>> = context.topics.iter().map(|topic| find(image, topic, version)).collect();
+    let find = |topic: &TopicRef| {
+        let asked = ((version >= TOPIC_IDS_FROM).then_some(topic.id), &*topic.name);
+        let found = permitted(&handlers.services, session, image, asked, AclOperation::Read)?;
+        Ok((found.id, found.partitions.len()))
+    };
+    let topics: Vec<Result<(TopicId, usize), ResponseError>> = context.topics.iter().map(find).collect();
     let locate = |asked: &Asked| -> Result<TopicIdPartition, ResponseError> {
         let (id, count) = topics.get(asked.topic as usize).copied().unwrap_or(Err(ResponseError::UnknownTopicOrPartition))?;
         let known = usize::try_from(asked.partition).is_ok_and(|index| index < count);
@@ -101,15 +113,6 @@ async fn read(
         },
     };
     located.iter().zip(&context.asked).map(answer).collect()
-}
-
-/// A topic's id and number of partitions.
-fn find(image: &MetadataImage, topic: &TopicRef, version: i16) -> Result<(TopicId, usize), ResponseError> {
-    let found = match version >= TOPIC_IDS_FROM {
-        true => image.topic_by_id(topic.id).ok_or(ResponseError::UnknownTopicId)?,
-        false => image.topic(&topic.name).ok_or(ResponseError::UnknownTopicOrPartition)?,
-    };
-    Ok((found.id, found.partitions.len()))
 }
 
 /// Lets the session choose what is told, and puts the answer together.

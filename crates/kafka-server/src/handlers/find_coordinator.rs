@@ -5,6 +5,7 @@ use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{BrokerId, FindCoordinatorRequest, FindCoordinatorResponse};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_metadata::BrokerImage;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::groups;
@@ -49,6 +50,11 @@ fn coordinator(key: StrBytes, found: Result<std::sync::Arc<BrokerImage>, Respons
 }
 
 async fn find(ctx: &RequestContext, key_type: i8, key: &StrBytes) -> Result<std::sync::Arc<BrokerImage>, ResponseError> {
+    match key_type {
+        KEY_TYPE_GROUP => ctx.authorize(AclOperation::Describe, ResourceType::Group, key)?,
+        KEY_TYPE_TRANSACTION => ctx.authorize(AclOperation::Describe, ResourceType::TransactionalId, key)?,
+        _ => return Err(ResponseError::InvalidRequest),
+    }
     let services = &ctx.services;
     let (topic, made, partition) = match key_type {
         KEY_TYPE_GROUP => (GROUP_METADATA_TOPIC, groups::ensure_topic(ctx).await, services.groups.partition_for(key.as_str())),

@@ -18,7 +18,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: GetTelemetrySubscripti
         return response.with_error_code(ResponseError::UnsupportedVersion.code());
     }
     let instance = if request.client_instance_id.is_nil() { services.env.entropy.uuid() } else { request.client_instance_id };
-    let software = services.telemetry.software(ctx.peer);
+    let software = services.telemetry.software(ctx.session.peer);
     match services.telemetry.subscribe(&services.metadata.image(), &facts(ctx, instance, &software), services.now_ms()) {
         Ok(told) => response
             .with_client_instance_id(told.instance)
@@ -34,5 +34,5 @@ pub(crate) async fn handle(ctx: &RequestContext, request: GetTelemetrySubscripti
 
 pub(super) fn facts<'a>(ctx: &'a RequestContext, instance: Uuid, software: &'a (String, String)) -> ClientFacts<'a> {
     let software = (software.0.as_str(), software.1.as_str());
-    ClientFacts { instance, client_id: ctx.client_id.as_deref().unwrap_or(""), software, peer: ctx.peer }
+    ClientFacts { instance, client_id: ctx.client_id.as_deref().unwrap_or(""), software, peer: ctx.session.peer }
 }

@@ -21,9 +21,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfig
     for asked in &request.resources {
         let twice = times.get(&(asked.resource_type, asked.resource_name.as_str())).is_some_and(|times| *times > 1);
         let outcome = match changes(asked) {
-            _ if twice => Err(MetadataError::InvalidRequest("Each resource must appear at most once.".to_owned())),
+            _ if twice => Err(MetadataError::InvalidRequest("Each resource must appear at most once.".to_owned()).into()),
             Ok(ops) => alter(ctx, asked.resource_type, asked.resource_name.as_str(), ops, request.validate_only).await,
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         };
         let response = AlterConfigsResourceResponse::default().with_resource_type(asked.resource_type);
         responses.push(with_error!(response.with_resource_name(asked.resource_name.clone()), outcome));

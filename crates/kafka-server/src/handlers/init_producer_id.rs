@@ -4,6 +4,7 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{InitProducerIdRequest, InitProducerIdResponse, ProducerId};
 use siltstone_coordinator::{InitProducerRequest, ProducerIdAndEpoch};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_code;
@@ -12,6 +13,14 @@ use crate::error_codes::transaction_code;
 const FENCED_FROM: i16 = 4;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: InitProducerIdRequest) -> InitProducerIdResponse {
+    let allowed = match &request.transactional_id {
+        Some(id) => ctx.authorize(AclOperation::Write, ResourceType::TransactionalId, id.0.as_str()),
+        None if ctx.allows_cluster(AclOperation::IdempotentWrite) || ctx.allows_any(AclOperation::Write, ResourceType::Topic) => Ok(()),
+        None => Err(ResponseError::ClusterAuthorizationFailed),
+    };
+    if let Err(error) = allowed {
+        return answer(Err(error.code()));
+    }
     let given = ProducerIdAndEpoch { producer_id: request.producer_id.0, producer_epoch: request.producer_epoch };
     // An id and its epoch come together or not at all (KIP-360).
     if (given.producer_id == -1) != (given.producer_epoch == -1) {

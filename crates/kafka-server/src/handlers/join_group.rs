@@ -1,11 +1,10 @@
 //! JoinGroup: a member joins, and waits until the others have.
 
-use std::net::{IpAddr, SocketAddr};
-
 use kafka_protocol::messages::join_group_response::JoinGroupResponseMember;
 use kafka_protocol::messages::{JoinGroupRequest, JoinGroupResponse};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_coordinator::{JoinRequest, Protocol};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
@@ -13,13 +12,17 @@ use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: JoinGroupRequest) -> JoinGroupResponse {
     let version = ctx.api_version;
+    if let Err(error) = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str()) {
+        let refused = JoinGroupResponse::default().with_error_code(error.code()).with_generation_id(-1);
+        return refused.with_protocol_name((version < 7).then(StrBytes::default));
+    }
     let protocols = request.protocols.into_iter();
     let joined = JoinRequest {
         group_id: request.group_id.0.to_string(),
         member_id: request.member_id.to_string(),
         group_instance_id: request.group_instance_id.map(|id| id.to_string()),
         client_id: ctx.client_id.as_deref().unwrap_or_default().to_owned(),
-        client_host: client_host(ctx.peer),
+        client_host: format!("/{}", ctx.session.host),
         // Version 0 knows one timeout only.
         rebalance_timeout_ms: if version == 0 { request.session_timeout_ms } else { request.rebalance_timeout_ms },
         session_timeout_ms: request.session_timeout_ms,
@@ -53,29 +56,4 @@ pub(crate) async fn handle(ctx: &RequestContext, request: JoinGroupRequest) -> J
         .with_skip_assignment(version >= 9 && response.skip_assignment)
         .with_member_id(text(response.member_id))
         .with_members(members.collect())
-}
-
-/// An address as Java writes it, which is what tools show: a slash, IPv6 without abbreviation.
-pub(crate) fn client_host(peer: SocketAddr) -> String {
-    match peer.ip().to_canonical() {
-        IpAddr::V4(ip) => format!("/{ip}"),
-        IpAddr::V6(ip) => format!("/{}", ip.segments().map(|segment| format!("{segment:x}")).join(":")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_look_as_java_writes_them() {
-        for (peer, host) in [
-            ("127.0.0.1:9", "/127.0.0.1"),
-            ("[::1]:9", "/0:0:0:0:0:0:0:1"),
-            ("[::ffff:10.0.0.1]:9", "/10.0.0.1"),
-            ("[fe80::ab]:9", "/fe80:0:0:0:0:0:0:ab"),
-        ] {
-            assert_eq!(client_host(peer.parse().unwrap()), host);
-        }
-    }
 }

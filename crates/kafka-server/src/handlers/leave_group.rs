@@ -3,12 +3,16 @@
 use kafka_protocol::messages::leave_group_response::MemberResponse;
 use kafka_protocol::messages::{LeaveGroupRequest, LeaveGroupResponse};
 use siltstone_coordinator::{LeaveRequest, LeavingMember, LeftMember};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::{group_code, group_error};
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: LeaveGroupRequest) -> LeaveGroupResponse {
+    if let Err(error) = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str()) {
+        return LeaveGroupResponse::default().with_error_code(error.code());
+    }
     let is_batched = ctx.api_version >= 3;
     let members = if is_batched {
         let member = request.members.into_iter().map(|member| LeavingMember {

@@ -3,12 +3,16 @@
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_config_resources_response::ConfigResource;
 use kafka_protocol::messages::{ListConfigResourcesRequest, ListConfigResourcesResponse};
+use siltstone_metadata::acls::AclOperation;
 
 use crate::config_resource::{BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP, TOPIC};
 use crate::context::RequestContext;
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse {
+    if let Err(error) = ctx.authorize_cluster(AclOperation::DescribeConfigs) {
+        return ListConfigResourcesResponse::default().with_error_code(error.code());
+    }
     let all = [TOPIC, BROKER, BROKER_LOGGER, CLIENT_METRICS, GROUP];
     let wanted: Vec<i8> = match request.resource_types.as_slice() {
         // Version 0 lists client metrics only.

@@ -3,6 +3,7 @@
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{GroupId, ListGroupsRequest, ListGroupsResponse};
 use kafka_protocol::protocol::StrBytes;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
@@ -17,7 +18,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ListGroupsRequest) -> 
         Ok(groups) => groups,
         Err(error) => return ListGroupsResponse::default().with_error_code(group_error(error).code()),
     };
-    let listed = groups.into_iter().map(|group| {
+    let sees_all = ctx.allows_cluster(AclOperation::Describe);
+    let sees = |group_id: &str| sees_all || ctx.allows(AclOperation::Describe, ResourceType::Group, group_id);
+    let listed = groups.into_iter().filter(|group| sees(&group.group_id)).map(|group| {
         ListedGroup::default()
             .with_group_id(GroupId(text(group.group_id)))
             .with_protocol_type(text(group.protocol_type))

@@ -6,6 +6,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
 use kafka_protocol::messages::{ListOffsetsRequest, ListOffsetsResponse, TopicName};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 use siltstone_replica::{FetchIsolation, FoundOffset, OffsetSpec};
 
 use crate::context::RequestContext;
@@ -22,11 +23,13 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) ->
         for partition in &topic.partitions {
             *asked.entry(partition.partition_index).or_default() += 1;
         }
+        let permitted = ctx.authorize(AclOperation::Describe, ResourceType::Topic, topic.name.as_str());
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for partition in &topic.partitions {
             let index = partition.partition_index;
             let found = match asked.remove(&index) {
                 None => continue, // asked for twice, and refused once
+                Some(_) if permitted.is_err() => permitted.map(|()| FoundOffset::NONE),
                 Some(1) => find(ctx, &topic.name, partition, request.isolation_level).await,
                 Some(_) => Err(ResponseError::InvalidRequest),
             };

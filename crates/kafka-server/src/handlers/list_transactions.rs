@@ -5,6 +5,7 @@ use kafka_protocol::messages::list_transactions_response::TransactionState;
 use kafka_protocol::messages::{ListTransactionsResponse, ProducerId, TransactionalId};
 use regex::{Regex, RegexBuilder};
 use siltstone_coordinator::{ListTransactionsRequest, ListedTransactions};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_error;
@@ -27,13 +28,14 @@ pub(crate) async fn handle(ctx: &RequestContext, request: kafka_protocol::messag
         duration_ms: request.duration_filter,
     };
     match ctx.services.transactions.list(&wanted) {
-        Ok(listed) => answer(listed, pattern.as_ref()),
+        Ok(listed) => answer(ctx, listed, pattern.as_ref()),
         Err(error) => ListTransactionsResponse::default().with_error_code(transaction_error(error).code()),
     }
 }
 
-fn answer(listed: ListedTransactions, pattern: Option<&Regex>) -> ListTransactionsResponse {
-    let matches = |id: &str| pattern.is_none_or(|pattern| pattern.is_match(id));
+fn answer(ctx: &RequestContext, listed: ListedTransactions, pattern: Option<&Regex>) -> ListTransactionsResponse {
+    let sees = |id: &str| ctx.allows(AclOperation::Describe, ResourceType::TransactionalId, id);
+    let matches = |id: &str| pattern.is_none_or(|pattern| pattern.is_match(id)) && sees(id);
     let states = listed.transactions.into_iter().filter(|found| matches(&found.transactional_id)).map(|found| {
         TransactionState::default()
             .with_transactional_id(TransactionalId(text(found.transactional_id)))

@@ -1,13 +1,13 @@
 //! Metadata: brokers, topics and leaders; creates topics on first use if allowed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic};
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
-use kafka_protocol::protocol::StrBytes;
 use siltstone_common::TopicId;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 use siltstone_metadata::api::CreateTopic;
 use siltstone_metadata::{MetadataError, MetadataImage, TopicImage};
 
@@ -15,9 +15,7 @@ use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
 use crate::quotas::MutationBill;
 use crate::state_log::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
-use crate::topic_lookup::{
-    ALL_CLUSTER_OPERATIONS, ALL_TOPIC_OPERATIONS, OPERATIONS_UNKNOWN, broker_ids, is_valid_name, offline_replicas, text, topic_name,
-};
+use crate::topic_lookup::{OPERATIONS_UNKNOWN, broker_ids, is_valid_name, offline_replicas, text, topic_name};
 use crate::{groups, transactions};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> MetadataResponse {
@@ -32,15 +30,19 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
         let error = if ctx.api_version >= 13 { ResponseError::InvalidRequest.code() } else { 0 };
         return MetadataResponse::default().with_error_code(error).with_topics(Vec::new());
     }
-    let throttle_ms = match asked {
+    let (uncreatable, throttle_ms) = match asked {
         Some(topics) => create_missing(ctx, &request, topics).await,
-        None => 0,
+        None => (HashSet::new(), 0),
     };
     let image = ctx.services.metadata.image();
-    let operations = if request.include_topic_authorized_operations { ALL_TOPIC_OPERATIONS } else { OPERATIONS_UNKNOWN };
+    let look_up = LookUp { ctx, image: &image, tells_operations: request.include_topic_authorized_operations, uncreatable };
     let topics = match asked {
-        None => image.topic_ids.values().filter_map(|id| image.topic_by_id(*id)).map(|topic| found(&image, topic, operations)).collect(),
-        Some(topics) => distinct(topics).into_iter().map(|topic| look_up(ctx, &image, topic, operations)).collect(),
+        None => {
+            let topics = image.topic_ids.values().filter_map(|id| image.topic_by_id(*id));
+            let visible = topics.filter(|topic| ctx.allows(AclOperation::Describe, ResourceType::Topic, &topic.name));
+            visible.map(|topic| look_up.found(topic)).collect()
+        }
+        Some(topics) => distinct(topics).into_iter().map(|topic| look_up.one(topic)).collect(),
     };
     let asks_cluster = request.include_cluster_authorized_operations && (8..=10).contains(&ctx.api_version);
     MetadataResponse::default()
@@ -61,20 +63,28 @@ pub(crate) async fn handle(ctx: &RequestContext, request: MetadataRequest) -> Me
         )
         .with_cluster_id(Some(text(&image.cluster_id)))
         .with_controller_id(BrokerId(image.controller_id))
-        .with_cluster_authorized_operations(if asks_cluster { ALL_CLUSTER_OPERATIONS } else { OPERATIONS_UNKNOWN })
+        .with_cluster_authorized_operations(if asks_cluster { ctx.authorized_cluster_operations() } else { OPERATIONS_UNKNOWN })
         .with_topics(topics)
 }
 
-/// Creates the topics asked for by name that do not exist, where the request, `auto.create.topics.enable` and the client's quota allow it; for how
-/// long the quota holds the client back, ms. What can't be created shows in the look-up that follows.
-async fn create_missing(ctx: &RequestContext, request: &MetadataRequest, topics: &[MetadataRequestTopic]) -> i32 {
+/// Creates the topics asked for by name that do not exist, where the request, `auto.create.topics.enable` and the client's quota allow it. What can't be
+/// created shows in the look-up that follows; the answer are those that the client may not create, and for how long the quota holds it back, ms.
+async fn create_missing(ctx: &RequestContext, request: &MetadataRequest, topics: &[MetadataRequestTopic]) -> (HashSet<TopicName>, i32) {
+    let mut uncreatable = HashSet::new();
     let allowed = ctx.api_version < 4 || request.allow_auto_topic_creation;
     if !allowed || !ctx.services.broker_setting("auto.create.topics.enable").unwrap_or(true) {
-        return 0;
+        return (uncreatable, 0);
     }
     let mut bill = MutationBill::new(ctx, 0);
     for name in topics.iter().filter_map(|topic| topic.name.as_ref()).map(|name| name.0.as_str()) {
         if ctx.services.metadata.image().topic(name).is_some() {
+            continue;
+        }
+        if !ctx.allows(AclOperation::Describe, ResourceType::Topic, name) {
+            continue; // refused by the look-up
+        }
+        if !ctx.allows_cluster(AclOperation::Create) && ctx.authorize(AclOperation::Create, ResourceType::Topic, name).is_err() {
+            uncreatable.insert(topic_name(name));
             continue;
         }
         if bill.allow().is_err() {
@@ -86,7 +96,7 @@ async fn create_missing(ctx: &RequestContext, request: &MetadataRequest, topics:
             Err(error) => tracing::warn!(topic = name, %error, "could not create a topic on first use"),
         }
     }
-    bill.throttle_ms()
+    (uncreatable, bill.throttle_ms())
 }
 
 /// Makes a topic with the broker's defaults; those that the coordinators write to with theirs.
@@ -109,47 +119,74 @@ fn distinct(topics: &[MetadataRequestTopic]) -> Vec<&MetadataRequestTopic> {
     asked.filter(|topic| seen.insert((topic.topic_id, topic.name.as_ref().filter(|_| !by_id)))).collect()
 }
 
-fn look_up(ctx: &RequestContext, image: &MetadataImage, asked: &MetadataRequestTopic, operations: i32) -> MetadataResponseTopic {
-    let missing = |error: ResponseError, name: Option<TopicName>| {
+/// How topics that were asked for are answered.
+struct LookUp<'a> {
+    ctx: &'a RequestContext,
+    image: &'a MetadataImage,
+    /// The client asks what it may do with each topic.
+    tells_operations: bool,
+    /// Missing topics that the client may not create.
+    uncreatable: HashSet<TopicName>,
+}
+
+impl LookUp<'_> {
+    fn one(&self, asked: &MetadataRequestTopic) -> MetadataResponseTopic {
+        let (ctx, image) = (self.ctx, self.image);
+        let name = asked.name.as_ref().filter(|_| asked.topic_id.is_nil());
+        let found = match name {
+            Some(name) => image.topic(name),
+            None => image.topic_by_id(TopicId(asked.topic_id)),
+        };
+        let known = name.map(|name| name.as_str()).or(found.map(|topic| topic.name.as_str()));
+        let permitted = known.map_or(Ok(()), |name| ctx.authorize(AclOperation::Describe, ResourceType::Topic, name));
+        match (permitted, found, name) {
+            (Err(error), ..) => self.missing(asked, error, name),
+            (Ok(()), Some(topic), _) => self.found(topic),
+            (Ok(()), None, Some(name)) if self.uncreatable.contains(name) => {
+                self.missing(asked, ResponseError::TopicAuthorizationFailed, Some(name))
+            }
+            (Ok(()), None, Some(name)) => {
+                let invalid = !is_valid_name(name.0.as_str());
+                let error = if invalid { ResponseError::InvalidTopicException } else { ResponseError::UnknownTopicOrPartition };
+                self.missing(asked, error, Some(name)).with_topic_authorized_operations(self.operations(name))
+            }
+            (Ok(()), None, None) => self.missing(asked, metadata_error(&MetadataError::UnknownTopicId(TopicId(asked.topic_id))), None),
+        }
+    }
+
+    fn operations(&self, name: &str) -> i32 {
+        if self.tells_operations { self.ctx.authorized_operations(ResourceType::Topic, name) } else { OPERATIONS_UNKNOWN }
+    }
+
+    fn missing(&self, asked: &MetadataRequestTopic, error: ResponseError, name: Option<&TopicName>) -> MetadataResponseTopic {
         // Before version 12 a topic without a name has the empty one.
-        let name = if ctx.api_version < 12 { Some(name.unwrap_or(TopicName(StrBytes::default()))) } else { name };
+        let name = if self.ctx.api_version < 12 { Some(name.cloned().unwrap_or_default()) } else { name.cloned() };
         MetadataResponseTopic::default()
             .with_error_code(error.code())
             .with_name(name)
             .with_topic_id(asked.topic_id)
             .with_topic_authorized_operations(OPERATIONS_UNKNOWN)
-    };
-    match asked.name.as_ref().filter(|_| asked.topic_id.is_nil()) {
-        Some(name) => match image.topic(name.0.as_str()) {
-            Some(topic) => found(image, topic, operations),
-            None if !is_valid_name(name.0.as_str()) => missing(ResponseError::InvalidTopicException, Some(name.clone())),
-            None => missing(ResponseError::UnknownTopicOrPartition, Some(name.clone())),
-        },
-        None => match image.topic_by_id(TopicId(asked.topic_id)) {
-            Some(topic) => found(image, topic, operations),
-            None => missing(metadata_error(&MetadataError::UnknownTopicId(TopicId(asked.topic_id))), None),
-        },
     }
-}
 
-fn found(image: &MetadataImage, topic: &TopicImage, operations: i32) -> MetadataResponseTopic {
-    let partitions = topic.partitions.iter().zip(0..).map(|(state, index)| {
-        let error = if state.leader < 0 { ResponseError::LeaderNotAvailable.code() } else { 0 };
-        MetadataResponsePartition::default()
-            .with_error_code(error)
-            .with_partition_index(index)
-            .with_leader_id(BrokerId(state.leader))
-            .with_leader_epoch(state.leader_epoch)
-            .with_replica_nodes(broker_ids(&state.replicas))
-            .with_isr_nodes(broker_ids(&state.isr))
-            .with_offline_replicas(offline_replicas(image, &state.replicas))
-    });
-    MetadataResponseTopic::default()
-        .with_name(Some(topic_name(&topic.name)))
-        .with_topic_id(topic.id.0)
-        .with_is_internal(topic.is_internal())
-        .with_partitions(partitions.collect())
-        .with_topic_authorized_operations(operations)
+    fn found(&self, topic: &TopicImage) -> MetadataResponseTopic {
+        let partitions = topic.partitions.iter().zip(0..).map(|(state, index)| {
+            let error = if state.leader < 0 { ResponseError::LeaderNotAvailable.code() } else { 0 };
+            MetadataResponsePartition::default()
+                .with_error_code(error)
+                .with_partition_index(index)
+                .with_leader_id(BrokerId(state.leader))
+                .with_leader_epoch(state.leader_epoch)
+                .with_replica_nodes(broker_ids(&state.replicas))
+                .with_isr_nodes(broker_ids(&state.isr))
+                .with_offline_replicas(offline_replicas(self.image, &state.replicas))
+        });
+        MetadataResponseTopic::default()
+            .with_name(Some(topic_name(&topic.name)))
+            .with_topic_id(topic.id.0)
+            .with_is_internal(topic.is_internal())
+            .with_partitions(partitions.collect())
+            .with_topic_authorized_operations(self.operations(&topic.name))
+    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,31 @@
 //! OffsetCommit: a group's positions, stored.
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse};
+use kafka_protocol::messages::{OffsetCommitRequest, OffsetCommitResponse, TopicName};
 use siltstone_coordinator::{CommitOffset, CommitRequest, TopicPartition};
-use siltstone_metadata::MetadataImage;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::by_topic_id::{ById, FIRST_VERSION, put_names};
 use crate::context::RequestContext;
 use crate::error_codes::{group_code, group_error};
-use crate::topic_lookup::by_name;
+use crate::topic_lookup::{by_name, unreadable};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetCommitRequest>) -> OffsetCommitResponse {
     let image = ctx.services.metadata.image();
     let ById { mut request, topic_ids } = request;
     put_names(&image, &topic_ids, request.topics.iter_mut().map(|topic| &mut topic.name));
-    let known = known_offsets(&image, &request);
+    let permitted = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str());
+    let unreadable = if permitted.is_ok() { unreadable(ctx, request.topics.iter().map(|topic| &topic.name)) } else { HashSet::new() };
+    let find = |topic: &TopicName, partition: i32| match permitted {
+        Err(error) => Err(error),
+        Ok(()) if ctx.api_version >= FIRST_VERSION && topic.is_empty() => Err(ResponseError::UnknownTopicId),
+        Ok(()) if unreadable.contains(topic) => Err(ResponseError::TopicAuthorizationFailed),
+        Ok(()) => by_name(&image, topic, partition).map(drop),
+    };
+    let known = known_offsets(&request, find);
     let outcomes = if known.is_empty() {
         // Nothing to ask the group for.
         Ok(Vec::new())
@@ -40,8 +50,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetCommitReque
     let ids = topic_ids.into_iter().map(|id| id.0).chain(std::iter::repeat(uuid::Uuid::nil()));
     let topics = request.topics.into_iter().zip(ids).filter(|(topic, _)| !topic.partitions.is_empty()).map(|(topic, topic_id)| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let code = match by_name(&image, &topic.name, partition.partition_index) {
-                Err(_) if ctx.api_version >= FIRST_VERSION && topic.name.is_empty() => ResponseError::UnknownTopicId.code(),
+            let code = match find(&topic.name, partition.partition_index) {
                 Err(error) => error.code(),
                 Ok(_) if refusal != 0 => refusal,
                 Ok(_) => outcomes.next().map_or(ResponseError::UnknownServerError.code(), |(_, result)| group_code(&result)),
@@ -54,10 +63,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetCommitReque
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-/// The offsets of partitions that exist.
-fn known_offsets(image: &MetadataImage, request: &OffsetCommitRequest) -> Vec<CommitOffset> {
+/// The offsets of partitions that are found.
+fn known_offsets(request: &OffsetCommitRequest, find: impl Fn(&TopicName, i32) -> Result<(), ResponseError>) -> Vec<CommitOffset> {
     let partitions = request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition)));
-    let known = partitions.filter(|(topic, partition)| by_name(image, topic, partition.partition_index).is_ok());
+    let known = partitions.filter(|(topic, partition)| find(topic, partition.partition_index).is_ok());
     known
         .map(|(topic, partition)| CommitOffset {
             id: TopicPartition { topic: topic.0.to_string(), partition: partition.partition_index },

@@ -2,18 +2,27 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
-use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse};
+use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse, TopicName};
 use siltstone_coordinator::{DeleteOffsetsRequest, TopicPartition};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::{group_code, group_error};
-use crate::topic_lookup::by_name;
+use crate::topic_lookup::{by_name, unreadable};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
+    if let Err(error) = ctx.authorize(AclOperation::Delete, ResourceType::Group, request.group_id.0.as_str()) {
+        return OffsetDeleteResponse::default().with_error_code(error.code());
+    }
     let image = ctx.services.metadata.image();
+    let unreadable = unreadable(ctx, request.topics.iter().map(|topic| &topic.name));
+    let find = |topic: &TopicName, partition: i32| match unreadable.contains(topic) {
+        true => Err(ResponseError::TopicAuthorizationFailed),
+        false => by_name(&image, topic, partition),
+    };
     let asked =
         request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition.partition_index)));
-    let known = asked.filter(|(topic, partition)| by_name(&image, topic, *partition).is_ok());
+    let known = asked.filter(|(topic, partition)| find(topic, *partition).is_ok());
     let partitions = known.map(|(topic, partition)| TopicPartition { topic: topic.0.to_string(), partition }).collect();
     let delete = DeleteOffsetsRequest { group_id: request.group_id.0.to_string(), partitions };
     let mut outcomes = match ctx.services.groups.delete_offsets(delete).await {
@@ -23,7 +32,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -
     // Kafka leaves topics without partitions out.
     let topics = request.topics.into_iter().filter(|topic| !topic.partitions.is_empty()).map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let code = match by_name(&image, &topic.name, partition.partition_index) {
+            let code = match find(&topic.name, partition.partition_index) {
                 Err(error) => error.code(),
                 Ok(_) => outcomes.next().map_or(ResponseError::UnknownServerError.code(), |(_, result)| group_code(&result)),
             };

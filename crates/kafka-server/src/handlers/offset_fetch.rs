@@ -11,6 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use siltstone_common::TopicId;
 use siltstone_coordinator::{CommittedOffset, FetchOffsetsRequest, TopicPartition};
 use siltstone_metadata::MetadataImage;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::by_topic_id::{ById, FIRST_VERSION, put_names};
 use crate::context::RequestContext;
@@ -24,21 +25,39 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetFetchReques
     if ctx.api_version >= 8 {
         return fetch_groups(ctx, request, topic_ids).await;
     }
-    let partitions = request.topics.as_deref().map(partitions);
+    let permitted = ctx.authorize(AclOperation::Describe, ResourceType::Group, request.group_id.0.as_str());
+    let (seen, unseen): (Option<Vec<_>>, Vec<_>) = match request.topics {
+        None => (None, Vec::new()),
+        Some(topics) => {
+            let sees = |topic: &OffsetFetchRequestTopic| permitted.is_err() || may_see(ctx, topic.name.0.as_str());
+            let (seen, unseen) = topics.into_iter().partition(sees);
+            (Some(seen), unseen)
+        }
+    };
     let asked = FetchOffsetsRequest {
         group_id: request.group_id.0.to_string(),
         member_id: None,
         member_epoch: -1,
-        partitions: partitions.clone(),
+        partitions: seen.as_deref().map(partitions),
         require_stable: request.require_stable,
     };
-    let fetched = fetch(ctx, asked).await;
+    let fetched = match permitted {
+        Ok(()) => fetch(ctx, asked).await,
+        Err(error) => Err(error),
+    };
+    let nothing = |topics: &[OffsetFetchRequestTopic]| partitions(topics).into_iter().map(|id| (id, CommittedOffset::none())).collect();
     match fetched {
-        Ok(fetched) => OffsetFetchResponse::default().with_topics(topics(fetched, 0)),
+        Ok(fetched) => {
+            let mut answered = topics(fetched, 0);
+            if seen.is_none() {
+                answered.retain(|topic| may_see(ctx, topic.name.0.as_str()));
+            }
+            answered.extend(topics(nothing(&unseen), ResponseError::TopicAuthorizationFailed.code()));
+            OffsetFetchResponse::default().with_topics(answered)
+        }
         // Version 1 has no error of the request: it is every partition's.
         Err(error) if ctx.api_version < 2 => {
-            let refused = partitions.unwrap_or_default().into_iter().map(|id| (id, CommittedOffset::none()));
-            OffsetFetchResponse::default().with_topics(topics(refused.collect(), error.code()))
+            OffsetFetchResponse::default().with_topics(topics(nothing(&seen.unwrap_or_default()), error.code()))
         }
         Err(error) => OffsetFetchResponse::default().with_error_code(error.code()),
     }
@@ -53,8 +72,18 @@ async fn fetch_groups(ctx: &RequestContext, request: OffsetFetchRequest, topic_i
         let image = ctx.services.metadata.image();
         put_names(&image, &ids, named.iter_mut().map(|topic| &mut topic.name));
         // Topics of unknown ids have no name: they are told apart from all others by their id alone.
-        let is_known = |topic: &&OffsetFetchRequestTopics| ctx.api_version < FIRST_VERSION || !topic.name.is_empty();
-        let partitions = group.topics.as_ref().map(|topics| topics.iter().filter(is_known).flat_map(topic_partitions).collect());
+        let permitted = ctx.authorize(AclOperation::Describe, ResourceType::Group, group.group_id.0.as_str());
+        let refusal = |topic: &OffsetFetchRequestTopics| match topic.name.is_empty() && ctx.api_version >= FIRST_VERSION {
+            true => Some(ResponseError::UnknownTopicId),
+            false if permitted.is_ok() && !may_see(ctx, topic.name.0.as_str()) => Some(ResponseError::TopicAuthorizationFailed),
+            false => None,
+        };
+        let refusals: Vec<_> = group.topics.iter().flatten().map(refusal).collect();
+        let known = |topics: &Vec<OffsetFetchRequestTopics>| {
+            let known = topics.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
+            known.flat_map(|(topic, _)| topic_partitions(topic)).collect()
+        };
+        let partitions = group.topics.as_ref().map(known);
         let asked = FetchOffsetsRequest {
             group_id: group.group_id.0.to_string(),
             member_id: group.member_id.as_ref().map(|id| id.to_string()),
@@ -62,13 +91,22 @@ async fn fetch_groups(ctx: &RequestContext, request: OffsetFetchRequest, topic_i
             partitions,
             require_stable: request.require_stable,
         };
-        let fetched = fetch(ctx, asked).await;
+        let fetched = match permitted {
+            Ok(()) => fetch(ctx, asked).await,
+            Err(error) => Err(error),
+        };
         let is_refused = fetched.is_err();
         let mut answer = group_answer(group.group_id, fetched);
+        if group.topics.is_none() {
+            answer.topics.retain(|topic| may_see(ctx, topic.name.0.as_str()));
+        }
         if ctx.api_version >= FIRST_VERSION && !is_refused {
             put_ids(&image, &mut answer);
-            let unknown = group.topics.iter().flatten().zip(&ids).filter(|(topic, _)| topic.name.is_empty());
-            answer.topics.extend(unknown.map(|(topic, id)| unknown_topic(topic, *id)));
+        }
+        if !is_refused {
+            let ids = ids.iter().copied().chain(std::iter::repeat(TopicId::ZERO));
+            let refused = group.topics.iter().flatten().zip(ids).zip(&refusals);
+            answer.topics.extend(refused.filter_map(|((topic, id), refusal)| Some(refused_topic(ctx, topic, id, (*refusal)?))));
         }
         groups.push(answer);
     }
@@ -84,16 +122,21 @@ fn put_ids(image: &MetadataImage, answer: &mut OffsetFetchResponseGroup) {
     });
 }
 
-fn unknown_topic(topic: &OffsetFetchRequestTopics, id: TopicId) -> OffsetFetchResponseTopics {
+fn refused_topic(ctx: &RequestContext, topic: &OffsetFetchRequestTopics, id: TopicId, error: ResponseError) -> OffsetFetchResponseTopics {
     let partitions = topic.partition_indexes.iter().map(|index| {
         OffsetFetchResponsePartitions::default()
             .with_partition_index(*index)
             .with_committed_offset(-1)
             .with_committed_leader_epoch(-1)
             .with_metadata(Some(StrBytes::default()))
-            .with_error_code(ResponseError::UnknownTopicId.code())
+            .with_error_code(error.code())
     });
-    OffsetFetchResponseTopics::default().with_topic_id(id.0).with_partitions(partitions.collect())
+    let answer = OffsetFetchResponseTopics::default().with_topic_id(id.0).with_partitions(partitions.collect());
+    if ctx.api_version < FIRST_VERSION { answer.with_name(topic.name.clone()) } else { answer }
+}
+
+fn may_see(ctx: &RequestContext, topic: &str) -> bool {
+    ctx.allows(AclOperation::Describe, ResourceType::Topic, topic)
 }
 
 async fn fetch(ctx: &RequestContext, request: FetchOffsetsRequest) -> Result<Fetched, ResponseError> {

@@ -2,6 +2,7 @@
 
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::replica_error;
@@ -9,11 +10,13 @@ use crate::topic_lookup::{by_name, refuse_epoch_below_none};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let image = ctx.services.metadata.image();
+    let is_broker = ctx.allows_cluster(AclOperation::ClusterAction);
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
+        let permitted = if is_broker { Ok(()) } else { ctx.authorize(AclOperation::Describe, ResourceType::Topic, topic.topic.as_str()) };
         let mut partitions = Vec::with_capacity(topic.partitions.len());
         for asked in topic.partitions {
-            let id = by_name(&image, &topic.topic, asked.partition);
+            let id = permitted.and_then(|()| by_name(&image, &topic.topic, asked.partition));
             let found = match id.and_then(|id| refuse_epoch_below_none(asked.current_leader_epoch).map(|()| id)) {
                 Ok(id) => {
                     let found = ctx.services.replicas.offset_for_leader_epoch(id, asked.current_leader_epoch, asked.leader_epoch).await;

@@ -24,6 +24,7 @@ use kafka_protocol::messages::{BrokerId, ProduceResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_common::{TopicId, TopicIdPartition};
 use siltstone_log::{AppendError, AppendOrigin};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 use siltstone_metadata::{MetadataImage, TopicImage};
 use siltstone_replica::{ProduceOutcome, ProducePartition, ReplicaError};
 
@@ -33,6 +34,8 @@ use crate::connection::InboundFrame;
 use crate::dispatch::{Appended, Handlers};
 use crate::error_codes::replica_error;
 use crate::handlers::produce::codec::{ProduceRequest, ProduceTopic, TOPIC_IDS_FROM};
+use crate::session::Session;
+use crate::topic_lookup::permitted;
 
 const NO_ACKS: i16 = 0;
 /// First version that names the records in error (KIP-467).
@@ -50,6 +53,7 @@ const PARTITION_BYTES: usize = 512;
 /// A request under way: the answer with a place for every partition, and where each appended partition's outcome goes.
 struct Produce {
     handlers: Arc<Handlers>,
+    session: Arc<Session>,
     correlation_id: i32,
     version: i16,
     acks: i16,
@@ -61,6 +65,7 @@ struct Produce {
 /// Decodes the request and appends its batches; `charge` grows by what it takes beyond its frame.
 pub(crate) fn decode(
     handlers: Arc<Handlers>,
+    session: Arc<Session>,
     frame: InboundFrame,
     body_start: usize,
     correlation_id: i32,
@@ -72,13 +77,14 @@ pub(crate) fn decode(
     if partitions > PARTITIONS_UNCHARGED {
         charge.add(partitions * PARTITION_BYTES);
     }
-    Ok(start(handlers, request, correlation_id, version))
+    let produce = Produce { handlers, session, correlation_id, version, acks: request.acks, topics: Vec::new(), appended: Vec::new() };
+    Ok(start(produce, request))
 }
 
-async fn start(handlers: Arc<Handlers>, request: ProduceRequest, correlation_id: i32, version: i16) -> Appended {
+async fn start(mut produce: Produce, request: ProduceRequest) -> Appended {
     let ProduceRequest { transactional_id, acks, timeout_ms, topics } = request;
-    let mut produce = Produce { handlers, correlation_id, version, acks, topics: Vec::with_capacity(topics.len()), appended: Vec::new() };
-    let mut parts = produce.place(once_each(topics), transactional_id.is_some());
+    produce.topics.reserve(topics.len());
+    let mut parts = produce.place(once_each(topics), transactional_id.as_deref());
     if let Some(transactional_id) = transactional_id {
         parts = produce.verify(parts, &transactional_id).await;
     }
@@ -97,15 +103,16 @@ async fn start(handlers: Arc<Handlers>, request: ProduceRequest, correlation_id:
 
 impl Produce {
     /// Makes a place in the answer for every partition; what can be appended.
-    fn place(&mut self, topics: Vec<ProduceTopic>, has_transactional_id: bool) -> Vec<ProducePartition> {
-        let image = self.handlers.services.metadata.image();
+    fn place(&mut self, topics: Vec<ProduceTopic>, transactional_id: Option<&str>) -> Vec<ProducePartition> {
+        let services = Arc::clone(&self.handlers.services);
+        let image = services.metadata.image();
+        let may_transact = transactional_id
+            .is_some_and(|id| services.authorize(&self.session, AclOperation::Write, ResourceType::TransactionalId, id).is_ok());
         let mut parts = Vec::new();
         let mut unauthorized = false;
         for topic in topics {
-            let found = match self.version >= TOPIC_IDS_FROM {
-                true => image.topic_by_id(topic.id).ok_or(ResponseError::UnknownTopicId),
-                false => image.topic(&topic.name).ok_or(ResponseError::UnknownTopicOrPartition),
-            };
+            let asked = ((self.version >= TOPIC_IDS_FROM).then_some(topic.id), topic.name.as_str());
+            let found = permitted(&services, &self.session, &image, asked, AclOperation::Write);
             let topic_at = self.topics.len();
             let mut answer = TopicProduceResponse::default().with_name(TopicName(topic.name)).with_topic_id(topic.id.0);
             for data in topic.partitions {
@@ -117,7 +124,7 @@ impl Produce {
                 let id = found.and_then(|topic| partition_of(topic, data.index));
                 let batch = id.map_err(|code| (code, None)).and_then(|id| {
                     let batch = check::one_batch(data.records, self.version).map_err(|bad| (bad.code, bad.message))?;
-                    unauthorized |= !has_transactional_id && check::is_transactional(&batch);
+                    unauthorized |= !may_transact && check::is_transactional(&batch);
                     Ok((id, batch))
                 });
                 match batch {

@@ -20,7 +20,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: PushTelemetryRequest) 
         compression: request.compression_type,
         data: &request.metrics,
     };
-    let software = services.telemetry.software(ctx.peer);
+    let software = services.telemetry.software(ctx.session.peer);
     let facts = facts(ctx, request.client_instance_id, &software);
     match services.telemetry.push(&services.metadata.image(), &facts, &push, services.now_ms()) {
         Ok(()) => response,

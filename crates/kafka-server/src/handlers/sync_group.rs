@@ -2,6 +2,7 @@
 
 use kafka_protocol::messages::{SyncGroupRequest, SyncGroupResponse};
 use siltstone_coordinator::{GroupError, SyncRequest, SyncResponse};
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
@@ -9,6 +10,9 @@ use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
     let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
+    if let Err(error) = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str()) {
+        return SyncGroupResponse::default().with_error_code(error.code());
+    }
     let response = if ctx.api_version >= 5 && !names_protocol {
         SyncResponse::refused(GroupError::InconsistentGroupProtocol)
     } else {

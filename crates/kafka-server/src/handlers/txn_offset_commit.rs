@@ -1,20 +1,22 @@
 //! TxnOffsetCommit: a group's positions as part of a transaction (KIP-98, KIP-447).
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestTopic;
 use kafka_protocol::messages::txn_offset_commit_response::{TxnOffsetCommitResponsePartition, TxnOffsetCommitResponseTopic};
-use kafka_protocol::messages::{TxnOffsetCommitRequest, TxnOffsetCommitResponse};
+use kafka_protocol::messages::{TopicName, TxnOffsetCommitRequest, TxnOffsetCommitResponse};
 use siltstone_common::TopicIdPartition;
 use siltstone_coordinator::{
     CommitOffset, CommitOutcome, CommitRequest, ProducerIdAndEpoch, TopicPartition, TransactionError, TransactionVersion,
     TransactionalCommitRequest, TxnProducer, WriteGuard,
 };
-use siltstone_metadata::MetadataImage;
+use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::{group_error, replica_error, transaction_error};
 use crate::state_log::GROUP_METADATA_TOPIC;
-use crate::topic_lookup::by_name;
+use crate::topic_lookup::{by_name, unreadable};
 use crate::txn_verify::verify;
 
 /// First version whose clients know COORDINATOR_LOAD_IN_PROGRESS.
@@ -26,7 +28,16 @@ const TRANSACTIONS_V2_FROM: i16 = 5;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: TxnOffsetCommitRequest) -> TxnOffsetCommitResponse {
     let image = ctx.services.metadata.image();
-    let known = known_offsets(&image, &request.topics);
+    let permitted = ctx
+        .authorize(AclOperation::Write, ResourceType::TransactionalId, request.transactional_id.0.as_str())
+        .and_then(|()| ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str()));
+    let unreadable = if permitted.is_ok() { unreadable(ctx, request.topics.iter().map(|topic| &topic.name)) } else { HashSet::new() };
+    let find = |topic: &TopicName, partition: i32| match permitted {
+        Err(error) => Err(error),
+        Ok(()) if unreadable.contains(topic) => Err(ResponseError::TopicAuthorizationFailed),
+        Ok(()) => by_name(&image, topic, partition).map(drop),
+    };
+    let known = known_offsets(&request.topics, find);
     let outcomes = if known.is_empty() { Ok(Vec::new()) } else { commit(ctx, &request, known).await };
     // A refusal of the request is every known partition's; outcomes come in the order of the known partitions.
     let (refusal, mut outcomes) = match outcomes {
@@ -35,7 +46,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: TxnOffsetCommitRequest
     };
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
-            let code = match by_name(&image, &topic.name, partition.partition_index) {
+            let code = match find(&topic.name, partition.partition_index) {
                 Err(error) => error.code(),
                 Ok(_) if refusal != 0 => refusal,
                 Ok(_) => match outcomes.next() {
@@ -51,10 +62,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: TxnOffsetCommitRequest
     TxnOffsetCommitResponse::default().with_topics(topics.collect())
 }
 
-/// The offsets of partitions that exist.
-fn known_offsets(image: &MetadataImage, topics: &[TxnOffsetCommitRequestTopic]) -> Vec<CommitOffset> {
+/// The offsets of partitions that are found.
+fn known_offsets(topics: &[TxnOffsetCommitRequestTopic], find: impl Fn(&TopicName, i32) -> Result<(), ResponseError>) -> Vec<CommitOffset> {
     let partitions = topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition)));
-    let known = partitions.filter(|(topic, partition)| by_name(image, topic, partition.partition_index).is_ok());
+    let known = partitions.filter(|(topic, partition)| find(topic, partition.partition_index).is_ok());
     known
         .map(|(topic, partition)| CommitOffset {
             id: TopicPartition { topic: topic.0.to_string(), partition: partition.partition_index },

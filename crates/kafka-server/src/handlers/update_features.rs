@@ -4,6 +4,7 @@ use kafka_protocol::messages::update_features_request::FeatureUpdateKey;
 use kafka_protocol::messages::update_features_response::UpdatableFeatureResult;
 use kafka_protocol::messages::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use siltstone_metadata::MetadataError;
+use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::AdminChange;
 use siltstone_metadata::features::{FeatureUpdate, UpgradeType};
 
@@ -12,6 +13,9 @@ use crate::error_codes::metadata_error;
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
+    if let Err(error) = ctx.authorize_cluster(AclOperation::Alter) {
+        return UpdateFeaturesResponse::default().with_error_code(error.code()).with_error_message(Some(text(error)));
+    }
     let names: Vec<_> = request.feature_updates.iter().map(|update| update.feature.clone()).collect();
     let updates: Result<Vec<_>, _> = request.feature_updates.iter().map(|update| asked(ctx.api_version, update)).collect();
     let outcome = match updates {

@@ -1,14 +1,17 @@
 //! WriteTxnMarkers: ends transactions in their partitions. Brokers send it to each other; kafka-transactions.sh sends it to abort what hangs.
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
 };
 use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use siltstone_coordinator::{ProducerIdAndEpoch, TopicPartition, TransactionVersion, TxnMarker};
+use siltstone_metadata::acls::AclOperation;
 
 use crate::context::RequestContext;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+    let allowed = ctx.allows_cluster(AclOperation::Alter) || ctx.authorize_cluster(AclOperation::ClusterAction).is_ok();
     let mut results = Vec::with_capacity(request.markers.len());
     for marker in request.markers {
         let producer = ProducerIdAndEpoch { producer_id: marker.producer_id.0, producer_epoch: marker.producer_epoch };
@@ -24,7 +27,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: WriteTxnMarkersRequest
             topic.partition_indexes.iter().map(move |index| TopicPartition { topic: name.clone(), partition: *index })
         });
         let partitions: Vec<TopicPartition> = of_topic.collect();
-        let mut codes = ctx.services.markers.append(end, &partitions).await.into_iter();
+        let codes = match allowed {
+            true => ctx.services.markers.append(end, &partitions).await,
+            false => vec![Err(ResponseError::ClusterAuthorizationFailed); partitions.len()],
+        };
+        let mut codes = codes.into_iter();
         let topics = marker.topics.into_iter().map(|topic| {
             let partitions = topic.partition_indexes.iter().map(|index| {
                 let code = codes.next().and_then(Result::err).map_or(0, |code| code.code());

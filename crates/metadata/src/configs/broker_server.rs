@@ -16,6 +16,24 @@ pub(super) static ALL: &[ConfigDef] = &[
     .without_default()
     .read_only(),
     def(
+        "allow.everyone.if.no.acl.found",
+        Boolean,
+        "false",
+        Any,
+        "Whether everybody may do everything with a resource that no ACL names. Of the authorizer.",
+    )
+    .without_default()
+    .read_only()
+    .hidden(),
+    def(
+        "authorizer.class.name",
+        String,
+        "",
+        OneOf(&["", super::STANDARD_AUTHORIZER]),
+        "Who decides what clients may do: org.apache.kafka.metadata.authorizer.StandardAuthorizer after the ACLs, or empty: all may do all.",
+    )
+    .read_only(),
+    def(
         "auto.create.topics.enable",
         Boolean,
         "true",
@@ -144,5 +162,15 @@ pub(super) static ALL: &[ConfigDef] = &[
         .read_only(),
     def("socket.request.max.bytes", Int, "104857600", AtLeast(1), "Largest request, bytes.").read_only(),
     def("socket.send.buffer.bytes", Int, "102400", Any, "Send buffer of connections, bytes; -1 for the system's default.").read_only(),
+    def(
+        "super.users",
+        String,
+        "",
+        Any,
+        "Principals that may do everything, whatever the ACLs say: User:name, separated by semicolons. Of the authorizer.",
+    )
+    .without_default()
+    .read_only()
+    .hidden(),
     def("telemetry.max.bytes", Int, "1048576", AtLeast(1), "Most bytes of one push of a client's metrics (KIP-714).").read_only(),
 ];

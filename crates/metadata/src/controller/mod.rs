@@ -7,6 +7,7 @@
 //! Invariants: leader epochs rise with each change of leader (I9); the ISR changes by compare-and-set only (I11); leaders come from the
 //! ISR, then the ELR, then the last known leader (I12); a broker that stopped uncleanly leaves ISR and ELR before it may lead (I14).
 
+mod acls;
 mod admin;
 mod brokers;
 mod partitions;
@@ -19,6 +20,7 @@ use std::collections::BTreeMap;
 
 use crate::image::{ImageChange, MetadataImage};
 
+pub(crate) use acls::{create_acls, delete_acls};
 pub(crate) use admin::administer;
 pub(crate) use brokers::{fence, heartbeat, register, repair};
 pub(crate) use partitions::alter_isr;

@@ -22,6 +22,7 @@ use super::{
     Administer, AllocateProducerIds, AlterConfigs, AlterIsr, CLUSTER_HEADER, CreatePartitions, Done, Garbage, Heartbeat, ImageSnapshot,
     IsrAltered, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered,
 };
+use crate::acls::{AclBinding, AclBindingFilter};
 use crate::api::{AdminChange, ConfigOp, ConfigResource, CreateTopic, MetadataApi, MetadataError, RegisterBroker};
 use crate::follower::ImageDelta;
 use crate::image::{MetadataImage, TopicImage};
@@ -327,6 +328,15 @@ impl MetadataApi for HttpMetadata {
     async fn administer(&self, change: AdminChange, validate_only: bool) -> Result<(), MetadataError> {
         let body = Administer { change, validate_only };
         self.inner.call::<Done>(Method::POST, "/v1/admin", &body, false).await.map(|_| ())
+    }
+
+    async fn create_acls(&self, acls: Vec<AclBinding>) -> Result<Vec<Result<(), MetadataError>>, MetadataError> {
+        let made: Vec<Option<MetadataError>> = self.inner.call(Method::POST, "/v1/acls", &acls, true).await?;
+        Ok(made.into_iter().map(|error| error.map_or(Ok(()), Err)).collect())
+    }
+
+    async fn delete_acls(&self, filters: Vec<AclBindingFilter>) -> Result<Vec<Vec<AclBinding>>, MetadataError> {
+        self.inner.call(Method::POST, "/v1/acls/delete", &filters, false).await
     }
 
     async fn alter_isr(&self, id: TopicIdPartition, leader_epoch: i32, partition_epoch: i32, isr: Vec<i32>) -> Result<i32, MetadataError> {

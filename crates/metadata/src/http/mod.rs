@@ -12,6 +12,8 @@
 //! | `POST /v1/topics/TOPIC/partitions/N/isr` | `{"leader_epoch", "partition_epoch", "isr"}` |
 //! | `POST /v1/configs` | `{"resource", "ops", "validate_only"}` |
 //! | `POST /v1/admin` | `{"change", "validate_only"}`: quotas, elections, reassignments, features, brokers |
+//! | `POST /v1/acls` | ACLs to make: for each null, or the error |
+//! | `POST /v1/acls/delete` | filters: for each the ACLs that were deleted |
 //! | `POST /v1/producer-ids` | `{"broker", "epoch"}`: `{"first", "count"}` |
 //! | `GET /v1/segments/TOPIC/N?from=OFFSET&limit=N` | committed segments |
 //! | `GET /v1/segments/TOPIC/N/at?offset=OFFSET` or `?timestamp_ms=MS` | one committed segment, or null |
@@ -34,6 +36,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acls::{AclBinding, AclIndex};
 use crate::api::{AdminChange, ConfigOp, ConfigResource};
 use crate::image::{BrokerImage, MetadataImage, TopicImage};
 use crate::quotas::{QuotaEntity, Quotas};
@@ -64,6 +67,8 @@ struct ImageSnapshot {
     #[serde(default)]
     quotas: Vec<(QuotaEntity, Quotas)>,
     #[serde(default)]
+    acls: Vec<AclBinding>,
+    #[serde(default)]
     features: BTreeMap<String, i16>,
 }
 
@@ -79,6 +84,7 @@ impl From<&MetadataImage> for ImageSnapshot {
             group_configs: image.group_configs.clone(),
             client_metrics: image.client_metrics.clone(),
             quotas: image.quotas.iter().map(|(entity, quotas)| (entity.clone(), quotas.clone())).collect(),
+            acls: image.acls.iter().collect(),
             features: image.features.clone(),
         }
     }
@@ -86,6 +92,8 @@ impl From<&MetadataImage> for ImageSnapshot {
 
 impl From<ImageSnapshot> for MetadataImage {
     fn from(snapshot: ImageSnapshot) -> Self {
+        let mut acls = AclIndex::default();
+        snapshot.acls.iter().for_each(|acl| acls.insert(acl));
         Self {
             revision: snapshot.revision,
             cluster_id: snapshot.cluster_id,
@@ -97,6 +105,7 @@ impl From<ImageSnapshot> for MetadataImage {
             group_configs: snapshot.group_configs,
             client_metrics: snapshot.client_metrics,
             quotas: snapshot.quotas.into_iter().collect(),
+            acls: Arc::new(acls),
             features: snapshot.features,
         }
     }

@@ -39,6 +39,8 @@ pub fn router(service: Arc<MetadataService>) -> Router {
         .route("/v1/topics/{topic}/partitions/{partition}/isr", post(alter_isr))
         .route("/v1/configs", post(alter_configs))
         .route("/v1/admin", post(administer))
+        .route("/v1/acls", post(create_acls))
+        .route("/v1/acls/delete", post(delete_acls))
         .route("/v1/producer-ids", post(allocate_producer_ids))
         .route("/v1/segments/intent", post(segment_intent))
         .route("/v1/segments/commit", post(segment_commit))
@@ -220,6 +222,15 @@ async fn administer(State(service): Service, body: Body) -> Reply {
     let Administer { change, validate_only } = parse(body)?;
     service.administer(change, validate_only).await?;
     done(&service, &Done {})
+}
+
+async fn create_acls(State(service): Service, body: Body) -> Reply {
+    let made = service.create_acls(parse(body)?).await?;
+    done(&service, &made.into_iter().map(Result::err).collect::<Vec<_>>())
+}
+
+async fn delete_acls(State(service): Service, body: Body) -> Reply {
+    done(&service, &service.delete_acls(parse(body)?).await?)
 }
 
 async fn allocate_producer_ids(State(service): Service, body: Body) -> Reply {

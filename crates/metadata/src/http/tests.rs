@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::*;
+use crate::acls::{AclBinding, AclBindingFilter, AclOperation, AclPermissionType, PatternFilter, PatternType, ResourceType};
 use crate::api::{CreateTopic, MetadataApi, MetadataError, RegisterBroker};
 use crate::segments::{SegmentRow, SegmentState};
 use crate::service::{MetadataService, MetadataServiceConfig};
@@ -90,6 +91,7 @@ async fn every_call_works_over_http_and_shows_in_the_image_when_it_returns() {
     let set = ConfigOp::Set("retention.ms".into(), "5".into());
     client.alter_configs(ConfigResource::Topic("t".into()), vec![set], false).await.unwrap();
     assert_eq!(client.image().topic("t").unwrap().configs, BTreeMap::from([("retention.ms".into(), "5".into())]));
+    acls(&client, server.address).await;
     let id = TopicIdPartition::new(topic.id, 0);
     let alter = client.alter_isr(id, 0, 0, vec![1, 2]).await;
     assert!(matches!(alter, Err(MetadataError::InvalidRequest(_))), "{alter:?}");
@@ -103,6 +105,34 @@ async fn every_call_works_over_http_and_shows_in_the_image_when_it_returns() {
     assert!(client.image().brokers[&1].fenced);
     let (here, there) = (client.image(), server.service.image());
     assert_eq!((here.revision, &here.brokers, &here.topics), (there.revision, &there.brokers, &there.topics));
+}
+
+async fn acls(client: &HttpMetadata, address: SocketAddr) {
+    let acl = |principal: &str| AclBinding {
+        resource_type: ResourceType::Topic,
+        resource_name: "t".into(),
+        pattern_type: PatternType::Prefixed,
+        principal: principal.into(),
+        host: "*".into(),
+        operation: AclOperation::IdempotentWrite,
+        permission_type: AclPermissionType::Deny,
+    };
+    let made = client.create_acls(vec![acl("User:a"), acl("nobody"), acl("User:b")]).await.unwrap();
+    assert!(matches!(made[..], [Ok(()), Err(MetadataError::InvalidRequest(_)), Ok(())]), "{made:?}");
+    assert_eq!(client.image().acls.iter().collect::<Vec<_>>(), [acl("User:a"), acl("User:b")]);
+    let filter = AclBindingFilter {
+        resource_type: None,
+        resource_name: None,
+        pattern: PatternFilter::Exactly(PatternType::Prefixed),
+        principal: Some("User:a".into()),
+        host: None,
+        operation: None,
+        permission_type: None,
+    };
+    assert_eq!(client.delete_acls(vec![filter.clone(), filter]).await, Ok(vec![vec![acl("User:a")], vec![acl("User:a")]]));
+    assert_eq!(client.image().acls.iter().collect::<Vec<_>>(), [acl("User:b")]);
+    let anew = connect(address).await.image();
+    assert_eq!(anew.acls, client.image().acls, "the whole image has them too");
 }
 
 async fn segments(client: &HttpMetadata, id: TopicIdPartition) {

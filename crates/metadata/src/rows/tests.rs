@@ -5,6 +5,7 @@ use std::sync::Arc;
 use siltstone_common::fs::{FileSystem, OpenMode, RealFs};
 use siltstone_common::{Env, TopicIdPartition};
 
+use crate::acls::{AclBinding, AclBindingFilter, AclOperation, AclPermissionType, PatternFilter, PatternType, ResourceType};
 use crate::api::{AdminChange, ConfigOp, ConfigResource, CreateTopic, MetadataApi, RegisterBroker};
 use crate::features::{FEATURES, FeatureUpdate, UpgradeType};
 use crate::quotas::{CLIENT_ID, QuotaEntity, USER};
@@ -64,6 +65,26 @@ async fn small_cluster(service: &MetadataService) {
     let entity = QuotaEntity::of([(USER, Some("a/\"\u{e9}")), (CLIENT_ID, None)]);
     let ops = [("producer_byte_rate".to_owned(), Some(1048576.0))].into();
     service.administer(AdminChange::Quotas { entity, ops }, false).await.unwrap();
+    let acl = |name: &str| AclBinding {
+        resource_type: ResourceType::TransactionalId,
+        resource_name: name.into(),
+        pattern_type: PatternType::Prefixed,
+        principal: "User:a/\"\u{e9}".into(),
+        host: "*".into(),
+        operation: AclOperation::DescribeConfigs,
+        permission_type: AclPermissionType::Deny,
+    };
+    assert_eq!(service.create_acls(vec![acl("pay/-"), acl("gone")]).await.unwrap(), [Ok(()), Ok(())]);
+    let gone = AclBindingFilter {
+        resource_type: None,
+        resource_name: Some("gone".into()),
+        pattern: PatternFilter::Any,
+        principal: None,
+        host: None,
+        operation: None,
+        permission_type: None,
+    };
+    assert_eq!(service.delete_acls(vec![gone]).await.unwrap(), [[acl("gone")]]);
     let update = FeatureUpdate { name: FEATURES[0].name.into(), level: 0, upgrade: UpgradeType::SafeDowngrade };
     service.administer(AdminChange::Features(vec![update]), false).await.unwrap();
     let id = TopicIdPartition::new(orders.id, 129);
@@ -115,6 +136,8 @@ async fn rows_of_version_1_still_make_the_same_cluster() {
     assert_eq!(orders.configs["retention.ms"], "1000");
     assert_eq!(image.broker_configs[""]["message.max.bytes"], "2000");
     assert_eq!(image.group_configs["g/\u{e9}"]["consumer.session.timeout.ms"], "50000");
+    let acls: Vec<_> = image.acls.iter().map(|acl| (acl.resource_name, acl.principal, acl.operation)).collect();
+    assert_eq!(acls, [("pay/-".to_owned(), "User:a/\"\u{e9}".to_owned(), AclOperation::DescribeConfigs)]);
     assert_eq!(service.allocate_producer_ids(1, image.brokers[&1].epoch).await.unwrap().0, 2000);
     let id = TopicIdPartition::new(orders.id, 129);
     let extent = service.remote_extent(id).await.unwrap();
