@@ -142,9 +142,9 @@ apis! {
     "EndTxn" EndTxnRequest 0..=5 => typed!(EndTxnRequest, end_txn);
     "WriteTxnMarkers" WriteTxnMarkersRequest 1..=1 => typed!(WriteTxnMarkersRequest, write_txn_markers);
     "TxnOffsetCommit" TxnOffsetCommitRequest 0..=5 => typed!(TxnOffsetCommitRequest, txn_offset_commit);
-    "DescribeAcls" DescribeAclsRequest 1..=3 => typed!(DescribeAclsRequest, describe_acls);
-    "CreateAcls" CreateAclsRequest 1..=3 => typed!(CreateAclsRequest, create_acls);
-    "DeleteAcls" DeleteAclsRequest 1..=3 => typed!(DeleteAclsRequest, delete_acls);
+    "DescribeAcls" DescribeAclsRequest 1..=3 => typed!(DescribeAclsRequest, describe_acls, decoded by handlers::describe_acls::decode);
+    "CreateAcls" CreateAclsRequest 1..=3 => typed!(CreateAclsRequest, create_acls, decoded by handlers::create_acls::decode);
+    "DeleteAcls" DeleteAclsRequest 1..=3 => typed!(DeleteAclsRequest, delete_acls, decoded by handlers::delete_acls::decode);
     "DescribeConfigs" DescribeConfigsRequest 1..=4 => typed!(DescribeConfigsRequest, describe_configs);
     "AlterConfigs" AlterConfigsRequest 0..=2 => typed!(AlterConfigsRequest, alter_configs);
     "AlterReplicaLogDirs" AlterReplicaLogDirsRequest 1..=2 => typed!(AlterReplicaLogDirsRequest, alter_replica_log_dirs);

@@ -177,7 +177,7 @@ impl AclBinding {
         if self.resource_name.is_empty() {
             return refuse("Invalid empty resource name".to_owned());
         }
-        if self.principal.split_once(':').is_none_or(|(kind, name)| kind.is_empty() || name.is_empty()) {
+        if !self.principal.contains(':') {
             return refuse(format!(
                 "Could not parse principal from `{}` (no colon is present separating the principal type from the principal name)",
                 self.principal

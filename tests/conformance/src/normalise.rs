@@ -164,7 +164,10 @@ fn sort_arrays(value: &mut Value) {
                 let mut values = items.iter().map(|item| item.get(key));
                 values.all(|v| v.is_some_and(|v| !v.is_null()))
             });
-            if let Some(key) = key {
+            // ACLs have no name of their own, and Kafka gives them in the order of its hashes.
+            if items.iter().all(|item| item.get("permission_type").or(item.get("acls")).is_some()) {
+                items.sort_by_cached_key(Value::to_string);
+            } else if let Some(key) = key {
                 items.sort_by(|a, b| {
                     let (a, b) = (&a[key], &b[key]);
                     (a.as_i64(), a.as_str()).cmp(&(b.as_i64(), b.as_str()))

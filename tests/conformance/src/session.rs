@@ -11,7 +11,7 @@ use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, Str
 use serde_json::{Value, json};
 use std::fmt::Debug;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use uuid::Uuid;
 
@@ -35,6 +35,7 @@ pub enum Answer {
 /// One raw connection.
 pub struct Conn {
     addr: SocketAddr,
+    from: Option<IpAddr>,
     stream: TcpStream,
     correlation: i32,
     /// Client id of the request header.
@@ -44,16 +45,26 @@ pub struct Conn {
 impl Conn {
     /// Connects to the broker.
     pub fn open(addr: SocketAddr) -> Result<Conn> {
-        let stream = TcpStream::connect(addr).with_context(|| format!("connecting to {addr}"))?;
+        Self::open_from(addr, None)
+    }
+
+    /// Connects to the broker from one of this machine's addresses.
+    fn open_from(addr: SocketAddr, from: Option<IpAddr>) -> Result<Conn> {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        if let Some(from) = from {
+            socket.bind(&SocketAddr::new(from, 0).into())?;
+        }
+        socket.connect(&addr.into()).with_context(|| format!("connecting to {addr}"))?;
+        let stream: TcpStream = socket.into();
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         let client_id = Some(StrBytes::from_static_str("conformance"));
-        Ok(Conn { addr, stream, correlation: 0, client_id })
+        Ok(Conn { addr, from, stream, correlation: 0, client_id })
     }
 
     fn reopen(&mut self) -> Result<()> {
         let client_id = self.client_id.take();
-        *self = Conn { client_id, ..Conn::open(self.addr)? };
+        *self = Conn { client_id, ..Conn::open_from(self.addr, self.from)? };
         Ok(())
     }
 
@@ -191,6 +202,11 @@ impl Session {
     /// Opens one more connection.
     pub fn connect(&self) -> Result<Conn> {
         Conn::open(self.addr)
+    }
+
+    /// Opens a connection from another address: a client that ACLs can tell from others, before it authenticates itself.
+    pub fn connect_from(&self, from: [u8; 4]) -> Result<Conn> {
+        Conn::open_from(self.addr, Some(from.into()))
     }
 
     /// Name of a topic, group or client of this scenario.

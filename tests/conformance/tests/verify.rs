@@ -1,7 +1,9 @@
 //! Siltstone answers what Kafka answered.
 
+use kafka_protocol::messages::ApiVersionsRequest;
 use siltstone_conformance::run::Outcome;
-use siltstone_conformance::{brokers, golden, run};
+use siltstone_conformance::session::api_name;
+use siltstone_conformance::{Conn, brokers, golden, run};
 use std::sync::Mutex;
 
 /// Scenarios at once on one broker; most of their time is waiting.
@@ -35,6 +37,32 @@ fn siltstone_answers_as_kafka_did() {
         }
     }
     assert!(report.is_empty(), "answers differ from Kafka's:\n{report}");
+}
+
+/// APIs that ask for no permission.
+const EXEMPT: [(i16, &str); 3] = [
+    (18, "ApiVersions: what is served is told before anybody is known"),
+    (71, "GetTelemetrySubscriptions: what is asked of clients is for all of them"),
+    (72, "PushTelemetry: as for its subscription"),
+];
+
+/// No handler is forgotten: whoever adds an API records what one gets who may not use it.
+#[test]
+fn every_served_api_is_asked_by_a_client_without_permissions() {
+    let broker = brokers::start_siltstone(&[]).expect("siltstone starts");
+    let mut conn = Conn::open(broker.addr).expect("connects");
+    let served = conn.call(0, &ApiVersionsRequest::default()).expect("an answer").api_keys;
+    let recorded: Vec<String> = golden::load("acl-denied").expect("golden file").iter().map(|step| step["api"].to_string()).collect();
+    let is_asked =
+        |key: i16| recorded.iter().any(|api| api.trim_matches('"').rsplit_once(' ').is_some_and(|(name, _)| name == api_name(key)));
+    for key in served.iter().map(|api| api.api_key) {
+        let exempt = EXEMPT.iter().find(|(exempt, _)| *exempt == key);
+        assert!(
+            exempt.is_some() != is_asked(key),
+            "{}: ask for it in the scenario acl-denied, or name here why nobody may be refused",
+            api_name(key)
+        );
+    }
 }
 
 fn run_group(group: Vec<siltstone_conformance::Scenario>) -> Vec<Outcome> {

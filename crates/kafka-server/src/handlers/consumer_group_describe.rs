@@ -45,10 +45,10 @@ fn hide_topics(ctx: &RequestContext, group: DescribedGroup) -> DescribedGroup {
         return group;
     }
     let reason = "The group has described topic(s) that the client is not authorized to describe.";
-    group
+    DescribedGroup::default()
+        .with_group_id(group.group_id)
         .with_error_code(ResponseError::TopicAuthorizationFailed.code())
         .with_error_message(Some(StrBytes::from_static_str(reason)))
-        .with_members(Vec::new())
 }
 
 fn describe(ctx: &RequestContext, group_id: GroupId) -> DescribedGroup {

@@ -1,16 +1,28 @@
 //! CreateAcls (KIP-140).
 
+use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_acls_request::AclCreation;
 use kafka_protocol::messages::create_acls_response::AclCreationResult;
 use kafka_protocol::messages::{CreateAclsRequest, CreateAclsResponse};
+use kafka_protocol::protocol::Decodable;
 use siltstone_metadata::MetadataError;
 use siltstone_metadata::acls::{AclBinding, AclOperation, AclPermissionType, PatternType, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::with_error;
-use crate::handlers::describe_acls::NO_AUTHORIZER;
+use crate::handlers::describe_acls::{NO_AUTHORIZER, ZERO_CODE};
 use crate::topic_lookup::text;
+
+/// As [`crate::handlers::describe_acls::decode`].
+pub(crate) fn decode(mut body: Bytes, version: i16) -> Result<CreateAclsRequest, String> {
+    let request = CreateAclsRequest::decode(&mut body, version).map_err(|error| error.to_string())?;
+    let has_zero = request
+        .creations
+        .iter()
+        .any(|asked| [asked.resource_type, asked.resource_pattern_type, asked.operation, asked.permission_type].contains(&0));
+    if has_zero { Err(ZERO_CODE.to_owned()) } else { Ok(request) }
+}
 
 pub(crate) async fn handle(ctx: &RequestContext, request: CreateAclsRequest) -> CreateAclsResponse {
     let allowed = ctx.authorize_cluster(AclOperation::Alter).map_err(|error| (error, text(error)));

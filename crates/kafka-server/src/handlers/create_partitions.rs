@@ -27,7 +27,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreatePartitionsReques
             Some(_) => Err(MetadataError::InvalidRequest("Duplicate topic name.".to_owned()).into()),
         };
         let result = CreatePartitionsTopicResult::default().with_name(name);
-        results.push(with_error!(result, outcome));
+        results.push(match outcome {
+            // As Kafka: no words for those who may not ask.
+            Err(Refused::Denied(error)) => result.with_error_code(error.code()),
+            outcome => with_error!(result, outcome),
+        });
     }
     CreatePartitionsResponse::default().with_results(results).with_throttle_time_ms(bill.throttle_ms())
 }

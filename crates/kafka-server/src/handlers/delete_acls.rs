@@ -1,16 +1,28 @@
 //! DeleteAcls (KIP-140): deletes the ACLs that filters mean.
 
+use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::delete_acls_request::DeleteAclsFilter;
 use kafka_protocol::messages::delete_acls_response::{DeleteAclsFilterResult, DeleteAclsMatchingAcl};
 use kafka_protocol::messages::{DeleteAclsRequest, DeleteAclsResponse};
+use kafka_protocol::protocol::Decodable;
 use siltstone_metadata::MetadataError;
 use siltstone_metadata::acls::{AclBinding, AclBindingFilter, AclOperation};
 
 use crate::context::RequestContext;
 use crate::error_codes::with_error;
-use crate::handlers::describe_acls::{NO_AUTHORIZER, filter};
+use crate::handlers::describe_acls::{NO_AUTHORIZER, ZERO_CODE, filter};
 use crate::topic_lookup::text;
+
+/// As [`crate::handlers::describe_acls::decode`].
+pub(crate) fn decode(mut body: Bytes, version: i16) -> Result<DeleteAclsRequest, String> {
+    let request = DeleteAclsRequest::decode(&mut body, version).map_err(|error| error.to_string())?;
+    let has_zero = request
+        .filters
+        .iter()
+        .any(|asked| [asked.resource_type_filter, asked.pattern_type_filter, asked.operation, asked.permission_type].contains(&0));
+    if has_zero { Err(ZERO_CODE.to_owned()) } else { Ok(request) }
+}
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse {
     let allowed = ctx.authorize_cluster(AclOperation::Alter).map_err(|error| (error, text(error)));

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::describe_acls_response::{AclDescription, DescribeAclsResource};
 use kafka_protocol::messages::{DescribeAclsRequest, DescribeAclsResponse};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::protocol::{Decodable, StrBytes};
 use siltstone_metadata::MetadataError;
 use siltstone_metadata::acls::{AclBindingFilter, AclOperation, AclPermissionType, PatternFilter, PatternType, ResourceType};
 
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
 use crate::topic_lookup::text;
 
 /// Words of the answer where no authorizer is set.
@@ -28,10 +28,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeAclsRequest) -
     }
     let pattern = (request.resource_type_filter, request.resource_name_filter.as_ref(), request.pattern_type_filter);
     let entry = (request.principal_filter.as_ref(), request.host_filter.as_ref(), request.operation, request.permission_type);
-    let filter = match filter(pattern, entry) {
-        Ok(filter) => filter,
-        Err(error) => return refused(metadata_error(&error), text(&error)),
-    };
+    // What the filter names may be known to later releases: no ACL here has to do with it.
+    let Ok(filter) = filter(pattern, entry) else { return DescribeAclsResponse::default() };
     let image = ctx.services.metadata.image();
     let mut resources: BTreeMap<_, Vec<AclDescription>> = BTreeMap::new();
     for acl in image.acls.matching(&filter) {
@@ -51,6 +49,16 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeAclsRequest) -
     });
     DescribeAclsResponse::default().with_resources(resources.collect())
 }
+
+/// Kafka takes a request with a code of zero, which is no code, for a broken one: the connection ends.
+pub(crate) fn decode(mut body: Bytes, version: i16) -> Result<DescribeAclsRequest, String> {
+    let request = DescribeAclsRequest::decode(&mut body, version).map_err(|error| error.to_string())?;
+    let codes = [request.resource_type_filter, request.pattern_type_filter, request.operation, request.permission_type];
+    if codes.contains(&0) { Err(ZERO_CODE.to_owned()) } else { Ok(request) }
+}
+
+/// Why a request with a code of zero is refused.
+pub(super) const ZERO_CODE: &str = "a type, an operation or a permission has the code 0, which stands for unknown";
 
 /// Codes that mean "any" and "all that match", beside those of the things themselves.
 const ANY: i8 = 1;

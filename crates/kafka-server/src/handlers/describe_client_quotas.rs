@@ -15,7 +15,7 @@ use crate::topic_lookup::text;
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
     if let Err(error) = ctx.authorize_cluster(AclOperation::DescribeConfigs) {
         let response = DescribeClientQuotasResponse::default().with_error_code(error.code());
-        return response.with_error_message(Some(text(error))).with_entries(None);
+        return response.with_entries(None);
     }
     let filter = match Filter::parse(&request.components, request.strict) {
         Ok(filter) => filter,

@@ -66,8 +66,11 @@ async fn handle(handlers: &Arc<Handlers>, session: &Session, request: FetchReque
     let partitions = if replica_id.0 >= 0 {
         // No broker of this cluster fetches here by Kafka's protocol, and nobody else may read past the high watermark (I44).
         let is_broker = handlers.services.allows(session, AclOperation::ClusterAction, ResourceType::Cluster, CLUSTER_NAME);
-        let error = if is_broker { ResponseError::NotLeaderOrFollower } else { ResponseError::TopicAuthorizationFailed };
-        context.asked.iter().map(|asked| failed(asked, error, None)).collect()
+        let refused = |asked: &Asked| match is_broker {
+            true => failed(asked, ResponseError::NotLeaderOrFollower, None),
+            false => failed(asked, ResponseError::TopicAuthorizationFailed, Some(Vec::new())),
+        };
+        context.asked.iter().map(refused).collect()
     } else {
         read(handlers, session, &image, &context, params, version).await
     };

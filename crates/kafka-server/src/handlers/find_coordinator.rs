@@ -43,7 +43,10 @@ fn coordinator(key: StrBytes, found: Result<std::sync::Arc<BrokerImage>, Respons
     match found {
         Ok(broker) => answer.with_node_id(BrokerId(broker.id)).with_host(text(&broker.host)).with_port(i32::from(broker.port)),
         Err(error) => {
-            let answer = answer.with_error_code(error.code()).with_error_message(Some(text(error)));
+            // As Kafka: no words for those who may not ask.
+            let denied = matches!(error, ResponseError::GroupAuthorizationFailed | ResponseError::TransactionalIdAuthorizationFailed);
+            let words = if denied { StrBytes::default() } else { text(error) };
+            let answer = answer.with_error_code(error.code()).with_error_message(Some(words));
             answer.with_node_id(BrokerId(-1)).with_port(-1)
         }
     }

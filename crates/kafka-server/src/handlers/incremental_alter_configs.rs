@@ -8,9 +8,9 @@ use kafka_protocol::messages::{IncrementalAlterConfigsRequest, IncrementalAlterC
 use siltstone_metadata::MetadataError;
 use siltstone_metadata::api::ConfigOp;
 
-use crate::config_resource::alter;
+use crate::config_resource::{BROKER_LOGGER, alter};
 use crate::context::RequestContext;
-use crate::error_codes::with_error;
+use crate::error_codes::{Refused, with_error};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfigsRequest) -> IncrementalAlterConfigsResponse {
     let mut responses = Vec::with_capacity(request.resources.len());
@@ -26,7 +26,12 @@ pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfig
             Err(error) => Err(error.into()),
         };
         let response = AlterConfigsResourceResponse::default().with_resource_type(asked.resource_type);
-        responses.push(with_error!(response.with_resource_name(asked.resource_name.clone()), outcome));
+        let response = response.with_resource_name(asked.resource_name.clone());
+        responses.push(match outcome {
+            // As Kafka: no words for those who may not alter loggers.
+            Err(Refused::Denied(error)) if asked.resource_type == BROKER_LOGGER => response.with_error_code(error.code()),
+            outcome => with_error!(response, outcome),
+        });
     }
     IncrementalAlterConfigsResponse::default().with_responses(responses)
 }

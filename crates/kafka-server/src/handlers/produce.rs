@@ -122,11 +122,9 @@ impl Produce {
                     .with_log_append_time_ms(-1)
                     .with_log_start_offset(-1);
                 let id = found.and_then(|topic| partition_of(topic, data.index));
-                let batch = id.map_err(|code| (code, None)).and_then(|id| {
-                    let batch = check::one_batch(data.records, self.version).map_err(|bad| (bad.code, bad.message))?;
-                    unauthorized |= !may_transact && check::is_transactional(&batch);
-                    Ok((id, batch))
-                });
+                let batch = check::one_batch(data.records, self.version).map_err(|bad| (bad.code, bad.message));
+                unauthorized |= !may_transact && batch.as_ref().is_ok_and(|batch| check::is_transactional(batch));
+                let batch = id.map_err(|code| (code, None)).and_then(|id| Ok((id, batch?)));
                 match batch {
                     Ok((id, records)) => {
                         parts.push(ProducePartition { id, records, origin: AppendOrigin::Client });

@@ -10,11 +10,11 @@ use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: SyncGroupRequest) -> SyncGroupResponse {
     let names_protocol = request.protocol_type.is_some() && request.protocol_name.is_some();
-    if let Err(error) = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str()) {
-        return SyncGroupResponse::default().with_error_code(error.code());
-    }
+    let permitted = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str());
     let response = if ctx.api_version >= 5 && !names_protocol {
         SyncResponse::refused(GroupError::InconsistentGroupProtocol)
+    } else if let Err(error) = permitted {
+        return SyncGroupResponse::default().with_error_code(error.code());
     } else {
         ctx.services.groups.sync_group(sync_request(request)).await
     };

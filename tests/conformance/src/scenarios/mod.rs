@@ -1,5 +1,7 @@
 //! The scenarios, one file per area.
 
+mod acl_denied;
+mod acls;
 mod api_versions;
 mod cluster;
 mod configs;
@@ -25,6 +27,8 @@ use crate::Scenario;
 /// Every scenario.
 pub fn all() -> Vec<Scenario> {
     let areas = [
+        acl_denied::SCENARIOS,
+        acls::SCENARIOS,
         api_versions::SCENARIOS,
         cluster::SCENARIOS,
         consumer_groups::SCENARIOS,
