@@ -170,7 +170,7 @@ impl AclIndex {
             Some(everything) if allowed(everything) => return true,
             _ => {}
         }
-        let prefix_denied = |name: &str| patterns.prefixes_of(name).any(|rules| denied(rules));
+        let prefix_denied = |name: &str| patterns.prefixes_of(name).any(&denied);
         patterns.literal.iter().any(|(name, rules)| allowed(rules) && !denied(rules) && !prefix_denied(name))
             || patterns.prefixed.iter().any(|(name, rules)| allowed(rules) && !prefix_denied(name))
     }
