@@ -36,6 +36,7 @@ public class ToolRunner {
         String tools = "org.apache.kafka.tools.";
         TOOLS.put("kafka-topics", tools + "TopicCommand");
         TOOLS.put("kafka-configs", "kafka.admin.ConfigCommand");
+        TOOLS.put("kafka-acls", tools + "AclCommand");
         TOOLS.put("kafka-consumer-groups", tools + "consumer.group.ConsumerGroupCommand");
         TOOLS.put("kafka-share-groups", tools + "consumer.group.ShareGroupCommand");
         TOOLS.put("kafka-streams-groups", tools + "streams.StreamsGroupCommand");

@@ -26,6 +26,7 @@ VOLATILE = [
     (r"^(\d+\s+)\S+(\s+)\d+(\s+0\s+)\d{13}(\s+)\d{13}", r"\1<id>\2<n>\3<now>\4<now>"),
     (r'("avg_throughput":)[\d.]+', r"\1<n>"),
     (r"args '[^']*'", "args '…'"),
+    (r"^\s+(\(principal=)", r"\1"),  # the first of a list stands further in
     (r" {2,}", " "),
 ]
 NUMBER = (r"\d+(\.\d+)?", "<number>")

@@ -2,7 +2,8 @@
 #
 # COMPAT_RECORD=1 COMPAT_BROKER=kafka run.sh java-tools writes golden.txt anew. COMPAT_ONLY: prefixes of case names.
 
-suite_settings=(group.initial.rebalance.delay.ms=0 offsets.topic.num.partitions=5 node.id=0)
+suite_settings=(group.initial.rebalance.delay.ms=0 offsets.topic.num.partitions=5 node.id=0
+  authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer allow.everyone.if.no.acl.found=true)
 suite_port=0
 tools=$compat/java-tools
 

@@ -5,7 +5,8 @@ kafka_python_version=$(sed -n 's/^kafka-python==//p' "$compat/smoke/requirements
 kafka_python_broker=4.3.0
 suite_port=0
 # test_create_partitions assigns to broker 0; test_group wants session timeouts of 3 s.
-suite_settings=(node.id=0 num.partitions=4 auto.create.topics.enable=true group.min.session.timeout.ms=1000 group.initial.rebalance.delay.ms=0)
+suite_settings=(authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer allow.everyone.if.no.acl.found=true
+  node.id=0 num.partitions=4 auto.create.topics.enable=true group.min.session.timeout.ms=1000 group.initial.rebalance.delay.ms=0)
 
 kafka_python_build() {
   cd "$1"

@@ -3,7 +3,9 @@
 librdkafka_package=$(cat "$compat/librdkafka/package.txt")
 suite_port=0
 # Three default replicas are more than one broker has; four partitions is what the suite expects of auto-created topics.
-suite_settings=(num.partitions=4 auto.create.topics.enable=true delete.topic.enable=true group.initial.rebalance.delay.ms=0)
+# Tests deny User:* on a topic: the client, User:ANONYMOUS, must be no super user.
+suite_settings=(authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer allow.everyone.if.no.acl.found=true
+  num.partitions=4 auto.create.topics.enable=true delete.topic.enable=true group.initial.rebalance.delay.ms=0)
 
 # Quick mode leaves the longest sub-tests out; each mode has a list of its own.
 librdkafka_flags=(-Q)
