@@ -10,11 +10,22 @@ use siltstone_replica::ReplicaError;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub(crate) enum Refused {
     /// The client may not ask for it.
-    #[error("{0}")]
+    #[error("{}", words(*.0))]
     Denied(ResponseError),
     /// The metadata service says no.
     #[error(transparent)]
     Metadata(MetadataError),
+}
+
+/// Kafka's words for what the authorizer refuses; other errors by their names.
+pub(crate) fn words(error: ResponseError) -> String {
+    match error {
+        ResponseError::TopicAuthorizationFailed => "Topic authorization failed.".to_owned(),
+        ResponseError::GroupAuthorizationFailed => "Group authorization failed.".to_owned(),
+        ResponseError::ClusterAuthorizationFailed => "Cluster authorization failed.".to_owned(),
+        ResponseError::TransactionalIdAuthorizationFailed => "Transactional Id authorization failed.".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 impl Refused {

@@ -9,7 +9,7 @@ use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::AdminChange;
 
 use crate::context::RequestContext;
-use crate::error_codes::{Refused, with_error};
+use crate::error_codes::{Refused, with_error, words};
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterPartitionReassignmentsRequest) -> AlterPartitionReassignmentsResponse {
@@ -30,7 +30,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterPartitionReassign
     }
     let code = permitted.err().map_or(0, |error| error.code());
     let response = AlterPartitionReassignmentsResponse::default().with_responses(responses).with_error_code(code);
-    let response = response.with_error_message(permitted.err().map(text));
+    let response = response.with_error_message(permitted.err().map(words).map(text));
     if ctx.api_version >= 1 { response.with_allow_replication_factor_change(allow) } else { response }
 }
 

@@ -10,7 +10,7 @@ use siltstone_metadata::MetadataError;
 use siltstone_metadata::acls::{AclBinding, AclBindingFilter, AclOperation};
 
 use crate::context::RequestContext;
-use crate::error_codes::with_error;
+use crate::error_codes::{with_error, words};
 use crate::handlers::describe_acls::{NO_AUTHORIZER, ZERO_CODE, filter};
 use crate::topic_lookup::text;
 
@@ -25,7 +25,7 @@ pub(crate) fn decode(mut body: Bytes, version: i16) -> Result<DeleteAclsRequest,
 }
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DeleteAclsRequest) -> DeleteAclsResponse {
-    let allowed = ctx.authorize_cluster(AclOperation::Alter).map_err(|error| (error, text(error)));
+    let allowed = ctx.authorize_cluster(AclOperation::Alter).map_err(|error| (error, text(words(error))));
     let enabled = if ctx.has_authorizer() { Ok(()) } else { Err((ResponseError::SecurityDisabled, text(NO_AUTHORIZER))) };
     if let Err((error, reason)) = allowed.and(enabled) {
         let refused = DeleteAclsFilterResult::default().with_error_code(error.code()).with_error_message(Some(reason));

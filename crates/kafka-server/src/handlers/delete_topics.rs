@@ -12,7 +12,7 @@ use siltstone_metadata::acls::{AclOperation, ResourceType};
 use uuid::Uuid;
 
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
+use crate::error_codes::{metadata_error, words};
 use crate::quotas::MutationBill;
 use crate::topic_lookup::{text, topic_name};
 
@@ -29,7 +29,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteTopicsRequest) -
             _ if times > 1 => Err((ResponseError::InvalidRequest, "Duplicate topic name or id.".to_owned())),
             _ if let Some(name) = denied(ctx, &image, &topic) => {
                 result = result.with_name(name);
-                Err((ResponseError::TopicAuthorizationFailed, ResponseError::TopicAuthorizationFailed.to_string()))
+                Err((ResponseError::TopicAuthorizationFailed, words(ResponseError::TopicAuthorizationFailed)))
             }
             Err(error) => Err((error, error.to_string())),
             Ok(_) if !enabled => Err((ResponseError::TopicDeletionDisabled, "Topic deletion is disabled.".to_owned())),

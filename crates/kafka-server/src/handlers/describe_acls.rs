@@ -11,6 +11,7 @@ use siltstone_metadata::MetadataError;
 use siltstone_metadata::acls::{AclBindingFilter, AclOperation, AclPermissionType, PatternFilter, PatternType, ResourceType};
 
 use crate::context::RequestContext;
+use crate::error_codes::words;
 use crate::topic_lookup::text;
 
 /// Words of the answer where no authorizer is set.
@@ -21,7 +22,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeAclsRequest) -
         DescribeAclsResponse::default().with_error_code(error.code()).with_error_message(Some(reason))
     };
     if let Err(error) = ctx.authorize_cluster(AclOperation::Describe) {
-        return refused(error, text(error));
+        return refused(error, text(words(error)));
     }
     if !ctx.has_authorizer() {
         return refused(ResponseError::SecurityDisabled, text("No Authorizer is configured on the broker"));

@@ -12,7 +12,7 @@ use crate::broker_loggers;
 use crate::config_entries::{ConfigEntry, Detail, of_broker, of_client_metrics, of_cluster_default, of_group, of_topic};
 use crate::config_resource::{Resource, authorize, resource};
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
+use crate::error_codes::{metadata_error, words};
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
@@ -21,7 +21,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeConfigsRequest
         let result =
             DescribeConfigsResult::default().with_resource_type(asked.resource_type).with_resource_name(asked.resource_name.clone());
         if let Err(error) = authorize(ctx, AclOperation::DescribeConfigs, asked.resource_type, asked.resource_name.as_str()) {
-            return result.with_error_code(error.code()).with_error_message(Some(text(error)));
+            return result.with_error_code(error.code()).with_error_message(Some(text(words(error))));
         }
         match describe(ctx, asked, detail) {
             Ok(configs) => result.with_configs(configs).with_error_message(Some(text(""))),

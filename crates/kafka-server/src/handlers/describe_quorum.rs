@@ -9,6 +9,7 @@ use siltstone_metadata::MetadataImage;
 use siltstone_metadata::acls::AclOperation;
 
 use crate::context::RequestContext;
+use crate::error_codes::words;
 use crate::topic_lookup::{text, topic_name};
 
 /// The topic under which Kafka's controllers keep the metadata.
@@ -16,7 +17,7 @@ const METADATA_TOPIC: &str = "__cluster_metadata";
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
     if let Err(error) = ctx.authorize_cluster(AclOperation::Describe) {
-        return refused(ctx, error, text(error));
+        return refused(ctx, error, text(words(error)));
     }
     let [topic] = request.topics.as_slice() else { return invalid(ctx) };
     let [partition] = topic.partitions.as_slice() else { return invalid(ctx) };

@@ -9,12 +9,12 @@ use siltstone_metadata::api::AdminChange;
 use siltstone_metadata::features::{FeatureUpdate, UpgradeType};
 
 use crate::context::RequestContext;
-use crate::error_codes::metadata_error;
+use crate::error_codes::{metadata_error, words};
 use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse {
     if let Err(error) = ctx.authorize_cluster(AclOperation::Alter) {
-        return UpdateFeaturesResponse::default().with_error_code(error.code()).with_error_message(Some(text(error)));
+        return UpdateFeaturesResponse::default().with_error_code(error.code()).with_error_message(Some(text(words(error))));
     }
     let names: Vec<_> = request.feature_updates.iter().map(|update| update.feature.clone()).collect();
     let updates: Result<Vec<_>, _> = request.feature_updates.iter().map(|update| asked(ctx.api_version, update)).collect();
