@@ -10,6 +10,7 @@ pub mod env;
 pub mod fault;
 pub mod fs;
 pub mod ids;
+pub mod limits;
 pub mod log_levels;
 pub mod retry;
 pub mod tasks;

@@ -16,7 +16,6 @@ pub(crate) mod scan;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use siltstone_common::{Env, TopicIdPartition, fault};
 use uuid::Uuid;
 
@@ -75,8 +74,6 @@ pub struct RecoveryReport {
 #[derive(Debug)]
 pub struct LogManager {
     shared: Arc<Shared>,
-    /// Serialises creation and deletion.
-    changing: Mutex<()>,
 }
 
 impl LogManager {
@@ -89,7 +86,7 @@ impl LogManager {
         let tasks = shared.env.tasks.clone();
         tasks.spawn_io("log-wal", crate::wal::commit::run(Arc::clone(&shared)));
         tasks.spawn_io("log-flusher", flusher::run(Arc::clone(&shared)));
-        Ok((Arc::new(Self { shared, changing: Mutex::new(()) }), report))
+        Ok((Arc::new(Self { shared }), report))
     }
 
     /// Who is told of progress. Set once, before the first append; a second listener is ignored.
@@ -104,7 +101,7 @@ impl LogManager {
     /// # Errors
     /// [`LogError::Io`] and [`LogError::Corrupt`].
     pub fn get_or_create(&self, id: TopicIdPartition, config: LogConfig) -> Result<Arc<PartitionLog>, LogError> {
-        let _changing = self.changing.lock();
+        let _changing = self.shared.changing.lock();
         if let Some(log) = self.get(id) {
             return Ok(log);
         }
@@ -141,7 +138,7 @@ impl LogManager {
     /// # Errors
     /// [`LogError::Io`]; the log takes no appends any more, it is gone or whole after a restart, and the removal is to be tried again.
     pub fn delete(&self, id: TopicIdPartition) -> Result<(), LogError> {
-        let _changing = self.changing.lock();
+        let _changing = self.shared.changing.lock();
         let log = self.get(id);
         if log.is_none() && !self.shared.recovered.lock().contains_key(&id) {
             return Ok(());
@@ -212,7 +209,7 @@ impl LogManager {
     /// # Errors
     /// [`LogError::Io`] and [`LogError::Offline`]; the next start then recovers from the WAL.
     pub fn close(&self) -> Result<(), LogError> {
-        let _changing = self.changing.lock();
+        let _changing = self.shared.changing.lock();
         if self.shared.health.close() {
             return Ok(());
         }

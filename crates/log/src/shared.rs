@@ -86,6 +86,10 @@ pub(crate) struct Shared {
     /// What recovery found of logs that were not opened yet.
     pub(crate) recovered: Mutex<BTreeMap<TopicIdPartition, Recovered>>,
     pub(crate) identity: Mutex<Identity>,
+    /// Serialises creation, opening and deletion of logs.
+    pub(crate) changing: Mutex<()>,
+    /// Held while a look-up inflates a batch.
+    pub(crate) inflating: Mutex<()>,
     /// Held as long as anything may write to the directory.
     pub(crate) _lock: Box<dyn FileLock>,
 }

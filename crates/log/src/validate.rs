@@ -52,6 +52,18 @@ impl ValidatedBatches {
         }
         next_offset
     }
+
+    /// Stamps another append time.
+    pub(crate) fn set_log_append_time(&mut self, now_ms: i64) {
+        let mut rest = &mut self.records[..];
+        for header in &mut self.headers {
+            let (batch, after) = rest.split_at_mut(header.total_len());
+            stamp_log_append_time(batch, now_ms);
+            *header = BatchHeader::parse(batch).unwrap_or(*header);
+            rest = after;
+        }
+        self.log_append_time_ms = now_ms;
+    }
 }
 
 /// Checks `batches` (a client's: exactly one) for an append at `now_ms`, and applies the topic's timestamp type and codec.
@@ -62,9 +74,10 @@ impl ValidatedBatches {
 pub fn validate(mut bytes: BytesMut, origin: AppendOrigin, config: &LogConfig, now_ms: i64) -> Result<ValidatedBatches, AppendError> {
     let mut headers = whole_batches(&mut bytes, origin)?;
     let mut at = 0;
+    let mut latest = Vec::with_capacity(headers.len());
     for header in &headers {
         let batch = &bytes[at..at + header.total_len()];
-        check_batch(header, batch, origin, config)?;
+        latest.push(check_batch(header, batch, origin, config)?);
         at += batch.len();
     }
     if let Some(header) = headers.iter().find(|header| config.log_append_time && header.is_log_append_time()) {
@@ -76,10 +89,10 @@ pub fn validate(mut bytes: BytesMut, origin: AppendOrigin, config: &LogConfig, n
         bytes = rewrite(&bytes, &headers, config)?;
     }
     let mut rest = &mut bytes[..];
-    for header in &mut headers {
+    for (header, latest) in headers.iter_mut().zip(latest) {
         let len = BatchHeader::parse(rest)?.total_len();
         let (batch, after) = rest.split_at_mut(len);
-        apply_timestamps(batch, config, now_ms)?;
+        apply_timestamps(batch, latest, config, now_ms)?;
         *header = BatchHeader::parse(batch)?;
         rest = after;
     }
@@ -124,7 +137,8 @@ fn whole_batches(bytes: &mut BytesMut, origin: AppendOrigin) -> Result<Vec<Batch
     }
 }
 
-fn check_batch(header: &BatchHeader, batch: &[u8], origin: AppendOrigin, config: &LogConfig) -> Result<(), AppendError> {
+/// The largest timestamp of its records, if they had to be looked at.
+fn check_batch(header: &BatchHeader, batch: &[u8], origin: AppendOrigin, config: &LogConfig) -> Result<Option<i64>, AppendError> {
     if origin.is_client() && header.base_offset != 0 {
         return Err(AppendError::InvalidRecord("the base offset of a produced record batch should be 0"));
     }
@@ -138,17 +152,20 @@ fn check_batch(header: &BatchHeader, batch: &[u8], origin: AppendOrigin, config:
     let codec = header.compression().map_err(append_error)?;
     if codec == Compression::None || config.compact {
         let body = inflate(header, batch, INFLATED_BYTES_MAX).map_err(append_error)?;
-        let mut keyless = Vec::new();
+        let (mut keyless, mut latest_ms) = (Vec::new(), NO_TIMESTAMP);
         for (record, index) in records(header, &body).zip(0..) {
-            if record.map_err(append_error)?.key.is_none() && config.compact {
+            let record = record.map_err(append_error)?;
+            if record.key.is_none() && config.compact {
                 keyless.push(index);
             }
+            latest_ms = latest_ms.max(record.timestamp_ms);
         }
         if !keyless.is_empty() {
             return Err(AppendError::KeylessRecords(keyless));
         }
+        return Ok(Some(latest_ms));
     }
-    Ok(())
+    Ok(None)
 }
 
 /// `LogValidator.validateBatch` for clients, and what Kafka's own builder would never write.
@@ -220,17 +237,21 @@ fn rewrite_batch(
     Ok(())
 }
 
-/// Checks timestamps against the topic's bounds, and sets type and max timestamp as the topic has them.
-fn apply_timestamps(batch: &mut [u8], config: &LogConfig, now_ms: i64) -> Result<(), AppendError> {
+/// Checks timestamps against the topic's bounds, and sets type and max timestamp as the topic has them. `latest_ms` is the largest of the
+/// records, where they were looked at; else the header is believed.
+fn apply_timestamps(batch: &mut [u8], latest_ms: Option<i64>, config: &LogConfig, now_ms: i64) -> Result<(), AppendError> {
     if config.log_append_time {
         stamp_log_append_time(batch, now_ms);
         return Ok(());
     }
     let header = BatchHeader::parse(batch)?;
     let allowed = Allowed::new(config, now_ms);
-    let by_header = [header.base_timestamp, header.max_timestamp].into_iter().all(|time| allowed.contains(time));
+    let by_header = [header.base_timestamp, latest_ms.unwrap_or(header.max_timestamp)].into_iter().all(|time| allowed.contains(time));
     let walk = header.max_timestamp == NO_TIMESTAMP || header.is_log_append_time() || config.timestamp_before_max_ms != i64::MAX;
     if by_header && !walk {
+        if let Some(latest_ms) = latest_ms.filter(|latest_ms| *latest_ms != header.max_timestamp) {
+            stamp_create_time(batch, latest_ms);
+        }
         return Ok(());
     }
     // What a producer says of append time is nothing to us: its records' own times count.

@@ -16,7 +16,7 @@
 //! - The queue is bounded: [`Wal::has_room`] tells appenders to wait.
 //!
 //! # Crash consistency
-//! kill -9 loses what is queued and not written, which nobody was told of. Power loss also loses what is written and not synced,
+//! kill -9 loses what is queued and not written, which nobody was told of (producers with acks=1 wait, too). Power loss also loses what is written and not synced,
 //! which only partitions with `flush.messages` above 1 were told of. See `replay` for how a torn end is told from corruption.
 
 pub(crate) mod commit;

@@ -50,6 +50,22 @@ impl World {
         Self { rng, fs: SimFs::new(), partitions, ended: Ending::Clean }
     }
 
+    /// A start on a disk that fails now and then, ended by a kill: an error that passes must not be taken for damage.
+    fn start_in_vain(&self) {
+        let kind = [SimFault::Read, SimFault::Open][below(&self.rng, 2) as usize];
+        let path_part = ["/wal/", ".log", "manifest", ".index", ".snapshot", "/"][below(&self.rng, 6) as usize];
+        trace(|| format!("{kind:?} fails at {path_part} of a start"));
+        self.fs.inject(kind, path_part, 1 + below(&self.rng, 2) as u32);
+        let env = Env::simulated(self.rng.next_u64(), Arc::new(self.fs.clone()));
+        if let Ok((manager, report)) = LogManager::open(config(&self.rng), env) {
+            assert_eq!(report.quarantined, Vec::<String>::new(), "an error that passes was taken for damage");
+            for partition in &self.partitions {
+                // Fails, or gives all there is: what that is, the next start checks.
+                let _ = manager.get_or_create(partition.id(), partition.config());
+            }
+        }
+    }
+
     /// Lets the disk fail in some way from now on; the process ends at the first error that it gets.
     fn break_disk(&self) {
         let kind = [SimFault::Sync, SimFault::Sync, SimFault::Write, SimFault::Read, SimFault::Name][below(&self.rng, 5) as usize];
@@ -102,8 +118,8 @@ impl World {
             let index = below(&self.rng, self.partitions.len() as u64) as usize;
             let (rng, partition) = (&self.rng, &mut self.partitions[index]);
             if let Some(log) = manager.get(partition.id) {
-                // As whoever appends has to; in vain if the disk is broken.
-                let _ = tokio::time::timeout(Duration::from_secs(5), log.ready()).await;
+                // As whoever appends has to; of a broken disk the append tells.
+                assert!(tokio::time::timeout(Duration::from_secs(60), log.ready()).await.is_ok(), "nobody may wait for ever");
             }
             if let Err(error) = step(partition, manager, env, rng) {
                 assert!(self.fs.is_dead() || at >= breaks_at, "{error}");
@@ -137,6 +153,12 @@ fn in_runtime<T>(future: impl Future<Output = T>) -> T {
 impl World {
     fn lives(&mut self, count: u64) {
         for life in 0..count {
+            if one_in(&self.rng, 4) {
+                in_runtime(async { self.start_in_vain() });
+                self.fs = self.fs.kill();
+                // A start that does not end cleanly makes the next one recover.
+                self.ended = if self.ended == Ending::Clean { Ending::Kill } else { self.ended };
+            }
             let ended = in_runtime(self.live(life == 0));
             self.ended = ended;
             trace(|| format!("life {life} ended: {ended:?}"));
@@ -171,7 +193,9 @@ fn run_with_a_flipped_bit(seed: u64) {
     let position = below(&world.rng, if one_in(&world.rng, 2) { *len } else { (*len).min(4_200) });
     world.fs.flip_bit(path, position, below(&world.rng, 8) as u8).unwrap();
     trace(|| format!("flipped a bit at {position} of {}", path.display()));
-    let holds_records = path.extension().is_some_and(|extension| extension == "log" || extension == "wal");
+    let is = |kind: &str| path.extension().is_some_and(|extension| extension == kind);
+    // The header of a WAL file is there twice.
+    let holds_records = is("log") || is("wal") && position >= 4096;
     in_runtime(world.check_damaged(holds_records));
 }
 

@@ -49,6 +49,8 @@ struct Appended {
 }
 
 const ACKS_ALL: i16 = -1;
+/// `acks=0`: nobody is told anything.
+const ACKS_NONE: i16 = 0;
 
 impl ReplicaManager {
     /// Appends to each partition, then, with `acks` -1, waits until the high watermark has passed or `timeout` is over.
@@ -78,9 +80,9 @@ impl ReplicaManager {
             let deadline = deadline.clone();
             async move {
                 let result = match result {
-                    Ok(appended) if acks == ACKS_ALL => tokio::select! {
+                    Ok(appended) if acks != ACKS_NONE => tokio::select! {
                         biased;
-                        result = wait_committed(appended) => result,
+                        result = wait_safe(appended, acks) => result,
                         () = deadline => Err(ReplicaError::TimedOut),
                     },
                     Ok(appended) => Ok(appended.info),
@@ -149,13 +151,16 @@ impl ReplicaManager {
     }
 }
 
-/// Waits until the high watermark has passed the append (I3), or cannot any more: leadership went, the topic was deleted, the disk failed.
-async fn wait_committed(appended: Appended) -> Result<AppendInfo, ReplicaError> {
+/// Waits until the high watermark has passed the append (I3), with acks=1 until this broker has it as safely as the topic asks (so that it survives
+/// a kill, as in Kafka); or until that cannot be any more: leadership went, the topic was deleted, the disk failed.
+async fn wait_safe(appended: Appended, acks: i16) -> Result<AppendInfo, ReplicaError> {
     let Appended { partition, info } = appended;
     let mut offsets = partition.log().subscribe();
-    let is_committed = |offsets: &LogOffsets| offsets.high_watermark > info.last_offset;
-    let waited =
-        offsets.wait_for(|offsets| is_committed(offsets) || partition.halted().is_some()).await.map(|offsets| is_committed(&offsets));
+    let is_safe = |offsets: &LogOffsets| {
+        let end = if acks == ACKS_ALL { offsets.high_watermark } else { offsets.ack_end };
+        end > info.last_offset
+    };
+    let waited = offsets.wait_for(|offsets| is_safe(offsets) || partition.halted().is_some()).await.map(|offsets| is_safe(&offsets));
     match waited {
         Ok(true) => Ok(info),
         Ok(false) => Err(partition.halted().unwrap_or(ReplicaError::NotLeader)),

@@ -270,7 +270,15 @@ impl ReplicaManager {
     ) -> Result<(), ReadError> {
         let mut read = self.read_local(partition, offset, max_bytes, at_least_one, upper_bound).await?;
         while let Some(aborted) = &mut answer.aborted {
-            if let Some(found) = partition.log().aborted_in(offset, &read)? {
+            let log = Arc::clone(partition.log());
+            let listed = if log.aborted_are_on_disk(offset) {
+                let of = read.clone();
+                let listed = self.env.tasks.blocking(move || log.aborted_in(offset, &of)).await;
+                listed.unwrap_or_else(|| Err(ReadError::Offline("the read failed".to_owned())))
+            } else {
+                log.aborted_in(offset, &read)
+            };
+            if let Some(found) = listed? {
                 *aborted = found;
                 break;
             }

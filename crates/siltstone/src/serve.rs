@@ -32,6 +32,7 @@ pub fn run(options: ServeOptions) -> anyhow::Result<()> {
     let config = Config::load(&options)?;
     crate::telemetry::start(config.log_json);
     siltstone_common::fault::set_from_environment();
+    siltstone_common::limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let outcome = runtime.block_on(serve(config));
     // Recovery that a signal cut short may still be reading: nobody waits for it.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::error::LogError;
 use crate::manifest::record::Record;
-use crate::partition::PartitionLog;
+use crate::partition::{LogConfig, PartitionLog, Recovered};
 use crate::shared::{Shared, wal_dir};
 use crate::wal::files;
 
@@ -100,7 +100,7 @@ fn expire_producers(shared: &Shared) {
     }
 }
 
-fn round(shared: &Shared, ticked: bool) -> Result<(), LogError> {
+fn round(shared: &Arc<Shared>, ticked: bool) -> Result<(), LogError> {
     let requests = std::mem::take(&mut *shared.flusher.requests.lock());
     let mut to_seal: Vec<_> = match ticked {
         true => std::mem::take(&mut *shared.flusher.again.lock()).into_values().collect(),
@@ -132,6 +132,7 @@ fn round(shared: &Shared, ticked: bool) -> Result<(), LogError> {
     if live_bytes > shared.config.wal_bytes_max
         && let Some(limit) = older_half
     {
+        outcome = outcome.and(shared.settle_unopened(limit));
         to_seal.extend(shared.all_logs().into_iter().filter(|log| log.first_uncovered().is_some_and(|first| first <= limit)));
     }
     if !to_seal.is_empty() {
@@ -192,6 +193,44 @@ impl Shared {
             tried(log, log.remove_doomed());
         }
         outcome
+    }
+
+    /// Puts what the WAL holds up to `limit` of logs that nobody has opened into their segment files: a partition that this broker does not
+    /// serve any more would keep the WAL from ever getting shorter. Blocks.
+    fn settle_unopened(self: &Arc<Self>, limit: u64) -> Result<(), LogError> {
+        // While one is opened or deleted, or the directory closes, the next round will do.
+        let Some(_changing) = self.changing.try_lock() else {
+            return Ok(());
+        };
+        let is_due = |recovered: &Recovered| recovered.entries.first().is_some_and(|(sequence, _)| *sequence <= limit);
+        let due: Vec<_> = {
+            let recovered = self.recovered.lock();
+            recovered.iter().filter(|(_, recovered)| is_due(recovered)).map(|(id, recovered)| (*id, recovered.clone())).collect()
+        };
+        let mut outcome = Ok(());
+        for (id, recovered) in due {
+            outcome = outcome.and(self.settle(id, recovered));
+        }
+        outcome
+    }
+
+    fn settle(self: &Arc<Self>, id: TopicIdPartition, recovered: Recovered) -> Result<(), LogError> {
+        tracing::info!(%id, entries = recovered.entries.len(), "the write-ahead log is full of a partition that is not open: its records go to a segment");
+        let covered_sequence = self.wal.next_sequence() - 1;
+        let log = PartitionLog::open(id, Arc::clone(self), LogConfig::default(), recovered, covered_sequence)?;
+        log.sync_and_seal()?;
+        let Some(Record::Partition(record)) = log.manifest_record() else {
+            return Ok(());
+        };
+        // Before the manifest has it, so that one written anew has it, too; the entries stay until then.
+        if let Some(recovered) = self.recovered.lock().get_mut(&id) {
+            recovered.record = Some(record.clone());
+        }
+        self.append_manifest(&mut |out| out.push(Record::Partition(record.clone())))?;
+        if let Some(recovered) = self.recovered.lock().get_mut(&id) {
+            recovered.entries.clear();
+        }
+        Ok(())
     }
 
     /// Lets go of the WAL files that no partition needs. Blocks.

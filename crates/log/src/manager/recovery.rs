@@ -76,6 +76,8 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
         logs: RwLock::default(),
         recovered: Mutex::new(found),
         identity: Mutex::new(identity),
+        changing: Mutex::default(),
+        inflating: Mutex::default(),
         _lock: lock,
         env,
         config,
@@ -180,6 +182,10 @@ impl Recovery<'_> {
             tracing::error!(damage, "write-ahead log is damaged: acknowledged records may be missing");
         }
         self.report.quarantined.extend(replayed.damage.iter().cloned());
+        if !replayed.damage.is_empty() {
+            // Damage, not a reset that was never recorded, may be what took their begin.
+            self.report.quarantined.extend(headless.iter().map(|id| format!("the write-ahead log's records of {id}, whose begin is gone")));
+        }
         // What was written but not synced before a kill counts as acknowledged from now on.
         for full in &replayed.full {
             let sync = || fs.open(&full.path, OpenMode::ReadWrite)?.sync_data();

@@ -204,7 +204,8 @@ impl World {
         let mut logs = Vec::new();
         for at in 0..PARTITIONS {
             let opened = process.manager.get_or_create(id(at as i32), log_config(self.flush));
-            let Some(log) = self.unless_dead(opened) else {
+            // The power may go while files are removed that nothing needs: then the log is open all the same.
+            let Some(log) = self.unless_dead(opened).filter(|_| !self.fs.is_dead()) else {
                 drop(logs);
                 process.kill().await;
                 return self.lose_power();

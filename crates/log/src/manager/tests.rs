@@ -307,7 +307,7 @@ async fn a_full_disk_refuses_appends_and_takes_them_again_without_a_restart() {
     };
     assert!(matches!(refused, crate::AppendError::NoSpace), "{refused}");
     assert!(count > 20);
-    assert_eq!(log.read(0, 1 << 20, true, count).unwrap().next_offset.min(count), log.read(0, 1 << 20, true, count).unwrap().next_offset);
+    assert_eq!(contents(&log, 0, 1 << 20).len() as i64, count, "reads go on");
     let sealed = log.uploadable(0, 1000).unwrap();
     assert!(log.delete_local_below(sealed.last().unwrap().last_offset + 1).unwrap() > 0);
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
@@ -810,4 +810,125 @@ async fn without_manifest_and_segments_the_log_does_not_begin_at_zero_with_later
     let offsets = log.offsets();
     // Without it the tier says where the log goes on.
     assert!(offsets.log_end == 0 || offsets.local_start == 100, "{offsets:?}");
+}
+
+/// A transaction that is aborted: record, marker.
+fn abort_one(log: &PartitionLog, sequence: i32) {
+    let mut builder = crate::records::BatchBuilder::new(crate::batch::Compression::None).producer(7, 0, sequence, true);
+    builder.record(0, None, Some(b"gone"), &[]);
+    let guard = log.begin_verification((7, 0), sequence, false).unwrap();
+    log.append_as_leader(builder.build(), 1, crate::AppendOrigin::VerifiedClient(guard)).unwrap();
+    let marker = crate::producers::EndTxnMarker { commit: false, coordinator_epoch: 1 }.to_batch(7, 0, 0);
+    log.append_as_leader(marker, 1, crate::AppendOrigin::Marker { transaction_version: 0 }).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn aborted_transactions_are_looked_for_no_further_than_they_may_lie_and_read_once() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &LogConfig::default());
+    for sequence in 0..4 {
+        abort_one(&log, sequence);
+        acknowledged(&log).await;
+        log.roll(true).unwrap();
+    }
+    let list = |base: i64| segment_path(base).with_extension("txnindex");
+    assert!((0..4).all(|segment| fs.exists(&list(segment * 2))));
+    // Only the list of the first is there to be read.
+    (1..4).for_each(|segment| fs.remove_file(&list(segment * 2)).unwrap());
+    assert_eq!(log.aborted_transactions(0, 2).unwrap().len(), 1);
+    fs.inject(SimFault::Open, ".log", 100);
+    fs.inject(SimFault::Open, ".txnindex", 100);
+    assert_eq!(log.aborted_transactions(0, 2).unwrap().len(), 1, "from memory, and nothing of the segments behind it");
+    assert!(log.aborted_transactions(0, 8).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_appended_after_a_reset_that_could_not_be_recorded_at_once_is_there_after_a_kill() {
+    let fs = filled(true).await;
+    fs.remove_dir_all(&segments_dir(Path::new(DIR))).unwrap();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    // The manifest has taken no room ahead yet.
+    fs.set_capacity(Some(0));
+    assert!(log.reset_to(0, 60, Vec::new(), &[]).is_err());
+    fs.set_capacity(None);
+    log.reset_to(0, 60, Vec::new(), &[]).unwrap();
+    let killed = fs.kill();
+    drop(log);
+    process.kill().await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
+    let log = process.log(0, &small_segments());
+    assert_eq!((log.offsets().log_start, log.offsets().log_end), (0, 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_directory_whose_name_was_never_synced_is_not_relied_upon() {
+    for seed in 0..20 {
+        let fs = SimFs::new();
+        Process::start(config(Path::new(DIR)), &sim_env(&fs)).stop().await;
+        let fs = fs.kill();
+        // A process that was killed before it had made the name durable.
+        fs.create_dir_all(&segments_dir(Path::new(DIR)).join(id(0).to_string())).unwrap();
+        let fs = fs.kill();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        append_values(&log, 0..100);
+        acknowledged(&log).await;
+        process.manager.shared.checkpoint(std::slice::from_ref(&log)).unwrap();
+        drop(log);
+        let crashed = fs.crash(&siltstone_common::entropy::SmallEntropy::seeded(seed));
+        process.kill().await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&crashed));
+        assert_eq!(contents(&process.log(0, &small_segments()), 0, 300), values(0..100), "seed {seed}");
+        process.kill().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_nobody_opens_does_not_keep_the_wal() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let (idle, busy) = (process.log(0, &small_segments()), process.log(1, &LogConfig::default()));
+    append_values(&idle, 0..10);
+    append(&busy, b"x");
+    acknowledged(&idle).await;
+    acknowledged(&busy).await;
+    drop((idle, busy));
+    let killed = fs.kill();
+    process.kill().await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
+    let busy = process.log(1, &LogConfig::default());
+    let value = vec![b'v'; 10_000];
+    for _ in 0..400 {
+        tokio::time::timeout(std::time::Duration::from_secs(60), busy.ready()).await.expect("the WAL goes on");
+        append(&busy, &value);
+        acknowledged(&busy).await;
+    }
+    drop(busy);
+    let killed = killed.kill();
+    process.kill().await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
+    assert_eq!(contents(&process.log(0, &small_segments()), 0, 300), values(0..10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn files_beside_segments_that_are_gone_are_removed_at_opening() {
+    let fs = filled(true).await;
+    let dir = segments_dir(Path::new(DIR)).join(id(0).to_string());
+    let leftovers = [77_000, 78_000].map(|offset| crate::segment::path_of(&dir, offset, crate::segment::FileKind::Snapshot));
+    let index = crate::segment::path_of(&dir, 77_000, crate::segment::FileKind::Index);
+    for path in leftovers.iter().chain([&index]) {
+        fs.open(path, siltstone_common::fs::OpenMode::CreateNew).unwrap();
+    }
+    let before = fs.read_dir(&dir).unwrap().len();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    let left = fs.read_dir(&dir).unwrap();
+    assert!(
+        left.len() <= before - 3 && left.iter().all(|entry| !entry.name.contains("77000") && !entry.name.contains("78000")),
+        "{left:?}"
+    );
+    log.raise_high_watermark(100);
+    assert!(log.uploadable(0, 100).unwrap().len() > 5);
 }

@@ -38,6 +38,7 @@ impl PartitionLog {
         if let Some(duplicate) = check_producers(&state, &valid, origin)? {
             return Ok(duplicate);
         }
+        state.keep_append_time_order(&mut valid);
         let first_offset = state.offsets.log_end;
         let next_offset = valid.assign_offsets(first_offset, leader_epoch);
         if next_offset > first_offset {
@@ -217,6 +218,16 @@ impl LogState {
         self.offsets.log_end = log_start;
     }
 
+    /// Append times do not go back: whoever took its time first may come last (recompression takes long).
+    fn keep_append_time_order(&mut self, valid: &mut ValidatedBatches) {
+        if valid.log_append_time_ms >= 0 {
+            if valid.log_append_time_ms < self.last_stamped_ms {
+                valid.set_log_append_time(self.last_stamped_ms);
+            }
+            self.last_stamped_ms = valid.log_append_time_ms;
+        }
+    }
+
     /// Whether the acknowledgement waits for a sync, and whether to sync at once without that.
     fn flush_policy(&mut self, record_count: i64) -> (bool, bool) {
         let messages = self.config.flush_messages;
@@ -261,4 +272,24 @@ fn check_producers(state: &LogState, valid: &ValidatedBatches, origin: AppendOri
         state.producers.check_verified(header, origin.guard())?;
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn append_times_do_not_go_back() {
+        let config = Arc::new(LogConfig { log_append_time: true, ..LogConfig::default() });
+        let mut state = LogState::empty(Arc::clone(&config), 0, 0);
+        // The second took its time first and comes last.
+        for (now_ms, stamped_ms) in [(2_000, 2_000), (1_000, 2_000), (3_000, 3_000)] {
+            let mut valid = validate(crate::testing::batch(0, &[b"v"]), AppendOrigin::Client, &config, now_ms).unwrap();
+            state.keep_append_time_order(&mut valid);
+            let header = BatchHeader::parse(&valid.records).unwrap();
+            assert_eq!((header.max_timestamp, valid.log_append_time_ms), (stamped_ms, stamped_ms));
+            assert_eq!(valid.headers, [header]);
+            assert_eq!(verify_crc(&valid.records), Ok(()));
+        }
+    }
 }

@@ -113,6 +113,7 @@ impl PartitionLog {
     pub(crate) fn recorded(&self, record: &PartitionRecord) {
         let mut state = self.state.lock();
         state.recorded = true;
+        state.unrecorded = false;
         for segment in &mut state.segments {
             let sealed = record.segments.iter().any(|known| known.sealed && known.base_offset == segment.base_offset);
             if sealed && segment.phase == Phase::Sealed {
@@ -191,9 +192,11 @@ impl PartitionLog {
         }
         let fs = &self.shared.env.fs;
         let dir = self.dir();
-        if !fs.exists(&dir) {
+        // Without a record in the manifest whoever made it may have ended before its name was durable (I39).
+        if !fs.exists(&dir) || !self.state.lock().recorded {
             let parent = segments_dir(&self.shared.config.dir);
-            fs.create_dir_all(&dir).and_then(|()| fs.sync_dir(&parent)).map_err(|error| self.shared.failed(&dir, error))?;
+            fs.create_dir_all(&dir).map_err(|error| self.shared.failed(&dir, error))?;
+            fs.sync_dir(&parent).map_err(|error| self.shared.sync_failed(&parent, error))?;
         }
         io.dir_known = true;
         Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::read::load;
 use super::{LogRead, PartitionLog};
-use crate::batch::{BatchHeader, batches};
+use crate::batch::{BatchHeader, Compression, batches};
 use crate::error::ReadError;
 use crate::index::{decode_aborted, position_for_timestamp};
 use crate::producers::AbortedTxn;
@@ -20,7 +20,7 @@ const SCAN_BYTES: usize = 256 << 10;
 type Found = (i64, i64, i32);
 
 impl PartitionLog {
-    /// Aborted transactions that overlap `[from, to)`, from local segments.
+    /// Aborted transactions that overlap `[from, to)`, from local segments. Blocks on the disk.
     ///
     /// # Errors
     /// [`ReadError::Io`] and [`ReadError::Corrupt`].
@@ -30,7 +30,7 @@ impl PartitionLog {
     }
 
     /// Aborted transactions that overlap `from` and what was read from there on. `None` if compaction exchanged segments since: data and list
-    /// must be of one state of the log, so the data has to be read again.
+    /// must be of one state of the log, so the data has to be read again. Blocks on the disk.
     ///
     /// # Errors
     /// [`ReadError::Io`] and [`ReadError::Corrupt`].
@@ -43,29 +43,44 @@ impl PartitionLog {
         }
     }
 
+    /// True if [`PartitionLog::aborted_in`] may have to look into files.
+    pub fn aborted_are_on_disk(&self, from: i64) -> bool {
+        self.state.lock().segments.iter().any(|segment| segment.has_aborts && segment.is_sealed() && segment.end_offset > from)
+    }
+
     fn aborted_and_cleanings(&self, from: i64, to: i64) -> Result<(Vec<AbortedTxn>, u64), ReadError> {
-        let cleanings;
-        let segments: Vec<(SegmentName, bool, Vec<AbortedTxn>)> = {
+        let (cleanings, names, in_memory) = {
             let state = self.state.lock();
-            cleanings = state.cleanings;
-            let with_aborts = state.segments.iter().filter(|segment| segment.has_aborts && segment.end_offset > from);
-            with_aborts.map(|segment| (segment.name(), segment.is_sealed(), segment.aborted.clone())).collect()
+            let with_aborts = || state.segments.iter().filter(|segment| segment.has_aborts && segment.end_offset > from);
+            let names: Vec<SegmentName> = with_aborts().filter(|segment| segment.is_sealed()).map(Segment::name).collect();
+            let in_memory: Vec<AbortedTxn> =
+                with_aborts().filter(|segment| !segment.is_sealed()).flat_map(|segment| segment.aborted.iter().copied()).collect();
+            (state.cleanings, names, in_memory)
         };
         let mut found = Vec::new();
-        for (name, sealed, in_memory) in segments {
-            let aborted = if sealed { self.aborted_on_disk(name)? } else { in_memory };
-            found.extend(aborted.into_iter().filter(|txn| txn.first_offset < to && txn.last_offset >= from));
+        // True once nothing later can overlap: all that is aborted behind such an entry began at or above its last stable offset.
+        let mut take = |aborted: &[AbortedTxn]| {
+            found.extend(aborted.iter().filter(|txn| txn.first_offset < to && txn.last_offset >= from));
+            aborted.iter().any(|txn| txn.last_stable_offset >= to)
+        };
+        for name in names {
+            if take(&self.aborted_on_disk(name)?) {
+                return Ok((found, cleanings));
+            }
         }
+        take(&in_memory);
         Ok((found, cleanings))
     }
 
-    pub(super) fn aborted_on_disk(&self, name: SegmentName) -> Result<Vec<AbortedTxn>, ReadError> {
-        let path = self.path(name, FileKind::Aborted);
-        let read = read_whole(self.shared.env.fs.as_ref(), &path).map_err(|error| error.to_string());
-        match read.and_then(|bytes| decode_aborted(&bytes).map_err(|error| error.to_string())) {
-            Ok(aborted) => Ok(aborted),
-            Err(error) => Ok(self.rebuild(name, &format!("{}: {error}", path.display()))?.aborted),
-        }
+    pub(super) fn aborted_on_disk(&self, name: SegmentName) -> Result<Arc<Vec<AbortedTxn>>, ReadError> {
+        self.shared.files.aborted(self.id, name, || {
+            let path = self.path(name, FileKind::Aborted);
+            let read = read_whole(self.shared.env.fs.as_ref(), &path).map_err(|error| error.to_string());
+            match read.and_then(|bytes| decode_aborted(&bytes).map_err(|error| error.to_string())) {
+                Ok(aborted) => Ok(aborted),
+                Err(error) => Ok(self.rebuild(name, &format!("{}: {error}", path.display()))?.aborted),
+            }
+        })
     }
 
     /// The first record at or above `from` with a timestamp >= `timestamp_ms`: (timestamp, offset, leader epoch). Local part only. Blocks.
@@ -125,31 +140,33 @@ impl PartitionLog {
                 return Ok(None);
             }
             next = read.next_offset;
-            if let Some(found) = first_in(&read, timestamp_ms, from)? {
+            if let Some(found) = self.first_in(&read, timestamp_ms, from)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
-}
 
-/// The first record of what was read that is late enough.
-fn first_in(read: &LogRead, timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
-    let mut bytes = Vec::new();
-    for slice in &read.slices {
-        bytes.clear();
-        load(slice, &mut bytes)?;
-        for batch in batches(&bytes) {
-            let (header, batch) = batch.map_err(|error| ReadError::Corrupt { offset: read.next_offset, reason: error.to_string() })?;
-            if header.max_timestamp >= timestamp_ms
-                && header.next_offset() > from
-                && let Some(found) = first_in_batch(&header, batch, timestamp_ms, from)?
-            {
-                return Ok(Some(found));
+    /// The first record of what was read that is late enough.
+    fn first_in(&self, read: &LogRead, timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {
+        let mut bytes = Vec::new();
+        for slice in &read.slices {
+            bytes.clear();
+            load(slice, &mut bytes)?;
+            for batch in batches(&bytes) {
+                let (header, batch) = batch.map_err(|error| ReadError::Corrupt { offset: read.next_offset, reason: error.to_string() })?;
+                if header.max_timestamp < timestamp_ms || header.next_offset() <= from {
+                    continue;
+                }
+                // One at a time: each may need all the memory that a batch may inflate to (I42).
+                let _turn = (header.compression() != Ok(Compression::None)).then(|| self.shared.inflating.lock());
+                if let Some(found) = first_in_batch(&header, batch, timestamp_ms, from)? {
+                    return Ok(Some(found));
+                }
             }
         }
+        Ok(None)
     }
-    Ok(None)
 }
 
 fn first_in_batch(header: &BatchHeader, batch: &[u8], timestamp_ms: i64, from: i64) -> Result<Option<Found>, ReadError> {

@@ -22,14 +22,16 @@ impl PartitionLog {
     /// Raises the log start (DeleteRecords, retention): durable before it returns. Blocks.
     ///
     /// # Errors
-    /// [`LogError::Io`] and [`LogError::Offline`]; the log start stays then.
+    /// [`LogError::Io`] and [`LogError::Offline`]; the log start stays then, but a restart may find it raised.
     pub fn raise_log_start(&self, offset: i64) -> Result<(), LogError> {
         let _io = self.io.lock();
         let offset = {
             let mut state = self.state.lock();
             let offset = offset.min(state.offsets.log_end);
             if offset <= state.offsets.log_start {
-                return Ok(());
+                let unrecorded = state.unrecorded;
+                drop(state);
+                return if unrecorded { self.record_in_manifest() } else { Ok(()) };
             }
             state.durable_log_start = offset;
             state.recorded = true;
@@ -306,8 +308,12 @@ impl PartitionLog {
         let mut io = self.io.lock();
         let last_epoch = epochs.last().map(|entry| entry.epoch);
         let reaches = |state: &LogState| state.reaches(offset, last_epoch);
-        if reaches(&self.state.lock()) {
-            return Ok(());
+        let (is_done, unrecorded) = {
+            let state = self.state.lock();
+            (reaches(&state), state.unrecorded)
+        };
+        if is_done {
+            return if unrecorded { self.record_in_manifest() } else { Ok(()) };
         }
         let producers = match producer_snapshot {
             [] => ProducerStates::default(),
@@ -319,6 +325,7 @@ impl PartitionLog {
             self.sync_names(&mut io)?;
             fresh.snapshot_offset = offset;
         }
+        fresh.unrecorded = true;
         fresh.producers = producers;
         fresh.epochs = LeaderEpochCache::from_entries(epochs);
         fresh.durable_log_start = log_start;
@@ -334,10 +341,14 @@ impl PartitionLog {
     /// Appends the partition's record to the manifest.
     pub(crate) fn record_in_manifest(&self) -> Result<(), LogError> {
         let mut written = None;
-        self.shared.append_manifest(&mut |out| {
+        let appended = self.shared.append_manifest(&mut |out| {
             written = self.state.lock().record(self.id);
             out.extend(written.clone().map(Record::Partition));
-        })?;
+        });
+        if let (Err(_), Ok(me)) = (&appended, self.me()) {
+            self.shared.flusher.try_again(&me);
+        }
+        appended?;
         if let Some(record) = &written {
             self.recorded(record);
         }

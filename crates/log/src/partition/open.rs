@@ -1,7 +1,8 @@
 //! Opening a log: from the manifest's record, what its files hold, and what the WAL brings.
 
+use std::collections::HashSet;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -74,10 +75,45 @@ impl PartitionLog {
         state.skip_to_log_start();
         state.offsets.ack_end = state.offsets.log_end;
         let log = Self::with_state(id, shared, state);
+        log.remove_leftovers();
         for (end_offset, bytes) in chunks {
             log.shared.tail_cache.add_one(&log, end_offset, bytes);
         }
         Ok(log)
+    }
+}
+
+impl PartitionLog {
+    /// Removes what stands beside segments that are not there any more: a kill came between the removals, or a clean stop saved more than is
+    /// needed since. Best effort.
+    fn remove_leftovers(&self) {
+        let fs = self.shared.env.fs.as_ref();
+        let dir = self.dir();
+        let Ok(entries) = fs.read_dir(&dir) else {
+            return;
+        };
+        let known: HashSet<PathBuf> = {
+            let state = self.state.lock();
+            let beside = |segment: &Segment| {
+                let name = segment.name();
+                [
+                    path_of(&dir, name, FileKind::Index),
+                    path_of(&dir, name, FileKind::Aborted),
+                    path_of(&dir, segment.base_offset, FileKind::Snapshot),
+                    path_of(&dir, segment.end_offset, FileKind::Snapshot),
+                ]
+            };
+            let newest = path_of(&dir, state.snapshot_offset, FileKind::Snapshot);
+            state.segments.iter().flat_map(beside).chain([newest]).collect()
+        };
+        let is_beside = |name: &str| [".index", ".txnindex", ".snapshot"].iter().any(|ending| name.ends_with(ending));
+        for path in entries.iter().filter(|entry| is_beside(&entry.name)).map(|entry| dir.join(&entry.name)) {
+            if !known.contains(&path)
+                && let Err(error) = fs.remove_file(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "a file that nothing needs can't be removed");
+            }
+        }
     }
 }
 

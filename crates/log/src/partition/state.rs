@@ -41,12 +41,16 @@ pub(super) struct LogState {
     pub(super) snapshot_offset: i64,
     /// Raised when batches are thrown away: acknowledgements on their way for them are then void.
     pub(super) incarnation: u64,
+    /// The latest time given to a batch (`LogAppendTime`).
+    pub(super) last_stamped_ms: i64,
     /// Records since the last one that asked for a sync (`flush.messages` > 1).
     pub(super) unsynced_records: i64,
     /// Compaction has seen every record below; 0 if it never ran.
     pub(super) cleaned_end: i64,
     /// Raised whenever segments are replaced by cleaned ones: what was read before does not go with what is read after.
     pub(super) cleanings: u64,
+    /// True if the manifest has to get a record before what is appended may be relied upon.
+    pub(super) unrecorded: bool,
     /// True if the manifest has, or has to get, a record even without segments.
     pub(super) recorded: bool,
     /// Deleted: no appends, no flushes.
@@ -78,9 +82,11 @@ impl LogState {
             durable_log_start: offset,
             snapshot_offset: -1,
             incarnation: 0,
+            last_stamped_ms: 0,
             unsynced_records: 0,
             cleaned_end: 0,
             cleanings: 0,
+            unrecorded: false,
             recorded: false,
             deleted: false,
         }

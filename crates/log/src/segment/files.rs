@@ -10,11 +10,15 @@ use siltstone_common::TopicIdPartition;
 use siltstone_common::fs::{File, FileSystem, OpenMode};
 
 use super::IndexEntry;
+use crate::producers::AbortedTxn;
 
 /// Handles kept open for all partitions. Reads in flight keep theirs beyond that.
 const OPEN_FILES_MAX: usize = 256;
 /// Entries of the indexes of sealed segments kept in memory for all partitions.
 const INDEX_ENTRIES_MAX: usize = 1 << 20;
+
+/// Aborted transactions of sealed segments kept in memory for all partitions.
+const ABORTED_MAX: usize = 1 << 18;
 
 /// What a file beside a segment holds.
 #[derive(Copy, Clone, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +151,7 @@ impl<T: Clone> Cache<T> {
 pub(crate) struct SegmentFiles {
     handles: Mutex<Cache<Arc<dyn File>>>,
     indexes: Mutex<Cache<Arc<Vec<IndexEntry>>>>,
+    aborted: Mutex<Cache<Arc<Vec<AbortedTxn>>>>,
 }
 
 impl SegmentFiles {
@@ -178,10 +183,27 @@ impl SegmentFiles {
         Ok(index)
     }
 
+    /// The aborted transactions of a sealed segment, read by `load` if they are not in memory.
+    pub(crate) fn aborted<E>(
+        &self,
+        id: TopicIdPartition,
+        name: SegmentName,
+        load: impl FnOnce() -> Result<Vec<AbortedTxn>, E>,
+    ) -> Result<Arc<Vec<AbortedTxn>>, E> {
+        let key = (id, name);
+        if let Some(aborted) = self.aborted.lock().get(key) {
+            return Ok(aborted);
+        }
+        let aborted = Arc::new(load()?);
+        self.aborted.lock().insert(key, Arc::clone(&aborted), aborted.len() + 1, ABORTED_MAX);
+        Ok(aborted)
+    }
+
     /// Forgets a segment that was removed, cut, sealed or cleaned.
     pub(crate) fn forget(&self, id: TopicIdPartition, name: impl Into<SegmentName>) {
         let key = (id, name.into());
         self.handles.lock().remove(key);
         self.indexes.lock().remove(key);
+        self.aborted.lock().remove(key);
     }
 }

@@ -198,3 +198,21 @@ fn a_batch_that_grows_past_the_limit_by_recompression_is_refused() {
     let config = LogConfig { compression: Some(Compression::None), max_message_bytes: 1_000, ..LogConfig::default() };
     assert!(matches!(client(packed.build(), &config), Err(AppendError::MessageTooLarge { .. })));
 }
+
+/// Kafka takes the largest timestamp of the records, whatever the header says.
+#[test]
+fn the_max_timestamp_of_an_uncompressed_batch_is_that_of_its_records() {
+    let config = LogConfig::default();
+    for wrong in [NOW - 1_000_000, NOW + 1000, NOW + 1_000_000_000_000] {
+        let batch = patched(builder(Compression::None).build(), batch::at::MAX_TIMESTAMP, &i64::to_be_bytes(wrong));
+        let validated = client(batch, &config).unwrap();
+        assert_eq!(validated.headers[0].max_timestamp, NOW - 5);
+        assert_eq!(verify_crc(&validated.records), Ok(()));
+    }
+    let mut late = BatchBuilder::new(Compression::None);
+    late.record(NOW, None, Some(b"v"), &[]);
+    late.record(NOW + config.timestamp_after_max_ms + 1, None, Some(b"v"), &[]);
+    let batch = patched(late.build(), batch::at::MAX_TIMESTAMP, &i64::to_be_bytes(NOW));
+    let refused = client(batch, &config);
+    assert!(matches!(&refused, Err(AppendError::InvalidTimestamps(refused)) if refused.records.len() == 1), "{refused:?}");
+}

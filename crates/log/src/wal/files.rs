@@ -154,6 +154,12 @@ impl WalFiles {
                 fs.remove_file(&file.path)?;
             }
         }
+        // More may have been found at the start.
+        while self.spares.len() > SPARES_MAX
+            && let Some(spare) = self.spares.pop()
+        {
+            fs.remove_file(&spare.path)?;
+        }
         Ok(())
     }
 

@@ -107,6 +107,14 @@ impl Partition {
         }
     }
 
+    pub fn id(&self) -> TopicIdPartition {
+        self.id
+    }
+
+    pub fn config(&self) -> LogConfig {
+        self.config.clone()
+    }
+
     fn end(&self) -> i64 {
         self.batches.last().map_or(0, |last| last.header.next_offset())
     }
