@@ -1,7 +1,8 @@
 //! The memory that all requests share: a counter with a limit, and those who wait for room.
 //!
-//! A connection charges what it holds beyond a small free allowance, and reads no further while nothing is left (I42). Charges are given
-//! back when they are dropped.
+//! A connection charges what it holds beyond a small free allowance, and reads no further while nothing is left (I42). A frame is charged whole
+//! before it is read on, so that two half-read ones never wait for each other; together they exceed the limit by one frame at most. Charges
+//! are given back when they are dropped.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,19 +42,23 @@ impl MemoryBudget {
 
     /// True below the limit; else `waker` is woken when bytes come back.
     pub(crate) fn has_room(&self, waker: &Waker) -> bool {
-        if self.used() < self.limit {
+        if !self.is_full() {
             return true;
         }
         self.waiting.lock().push(waker.clone());
-        self.used() < self.limit
+        !self.is_full()
+    }
+
+    /// True if nothing more is given out.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used() >= self.limit
     }
 
     fn try_take(&self, bytes: usize) -> bool {
         self.used
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, |used| {
-                // One request larger than the whole budget still passes when it is alone, or it could never be served.
-                let total = used.saturating_add(bytes);
-                (total <= self.limit || used == 0).then_some(total)
+                // While anything is left, one more passes however large it is, as in Kafka: or a large one might never be served.
+                (used < self.limit).then_some(used.saturating_add(bytes))
             })
             .is_ok()
     }
@@ -111,11 +116,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_charge_waits_for_room_and_a_lone_giant_passes() {
+    fn a_charge_waits_for_room_and_one_giant_passes() {
         let budget = MemoryBudget::new(100);
         let waker = futures::task::noop_waker();
         let mut first = budget.charge();
-        assert!(first.grow_to(500, &waker), "alone it may exceed the limit");
+        assert!(first.grow_to(500, &waker), "while there is room it may exceed the limit");
         let mut second = budget.charge();
         assert!(!second.grow_to(10, &waker));
         drop(first.take());

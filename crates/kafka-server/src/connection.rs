@@ -11,8 +11,9 @@
 //! reading, and TCP holds the client back. A client that does not read its answers keeps them until it is idle, or until all such answers
 //! together are too much memory.
 //!
-//! Cancellation: when the client goes away, waits of Produce and Fetch are dropped (appends stay made); other requests run to their end. When the
-//! server stops, requests under way get a while to end. The reaper ends connections whose frame does not come in or that are idle.
+//! Cancellation: when the client goes away, in whatever way, its socket is closed and its place given to another at once; waits (of Produce, Fetch,
+//! JoinGroup and SyncGroup) are dropped, while appends and other requests run to their end behind it. When the server stops, requests under way
+//! get a while to end. The reaper ends connections whose frame does not come in or that are idle.
 
 mod inbound;
 mod outbound;
@@ -34,7 +35,7 @@ use thiserror::Error;
 use tokio::net::TcpStream;
 
 pub(crate) use inbound::InboundFrame;
-pub(crate) use watch::{Verdict, Watch};
+pub(crate) use watch::{Crowded, Verdict, Watch};
 
 use crate::answer::Answer;
 use crate::api_table::{self, Row};
@@ -46,7 +47,7 @@ use crate::guard::{self, Malformed};
 use crate::handlers::api_versions;
 use crate::limits::{OUTBOUND_BYTES_MAX, PIPELINE_MAX};
 use crate::quotas::Taken;
-use crate::server::Shared;
+use crate::server::{Admission, Shared};
 use crate::session::Session;
 
 /// A client that pipelines behind a waiting request may send so many bytes ahead; reading them also shows that it is still there.
@@ -140,7 +141,9 @@ fn poll_timed<T>(clock: &dyn Clock, timed: bool, busy: &mut Duration, poll: impl
 pub(crate) struct Connection {
     shared: Arc<Shared>,
     session: Arc<Session>,
-    stream: TcpStream,
+    /// `None` once the client has gone.
+    stream: Option<TcpStream>,
+    admission: Admission,
     inbound: Inbound,
     pipeline: VecDeque<Slot>,
     outbound: Outbound,
@@ -152,18 +155,23 @@ pub(crate) struct Connection {
     timed: bool,
     /// Memory of answers that the socket did not take, as counted in the server's metrics, bytes.
     unsent_bytes: usize,
+    /// The socket was read from, as far as it had something: what is missing of a frame is missing for the client's sake.
+    reads: bool,
     /// A violation that ends the connection once the requests before it are answered, as in Kafka.
     ending: Option<Ended>,
+    /// Why the client is gone, while requests of its run on.
+    left: Option<Ended>,
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, watch: Arc<Watch>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, watch: Arc<Watch>, admission: Admission) -> Self {
         let inbound = Inbound::new(shared.limits.request_bytes_max, shared.budget.charge());
         let outbound = Outbound::new(shared.env.tasks.clone(), Arc::clone(&shared.metrics));
         Self {
             shared,
             session: Session::anonymous(peer),
-            stream,
+            stream: Some(stream),
+            admission,
             inbound,
             pipeline: VecDeque::new(),
             outbound,
@@ -172,7 +180,9 @@ impl Connection {
             muted: None,
             timed: false,
             unsent_bytes: 0,
+            reads: false,
             ending: None,
+            left: None,
         }
     }
 
@@ -186,13 +196,16 @@ impl Connection {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<std::convert::Infallible, Ended>> {
         self.watch.register(cx.waker());
-        if let Some(ended) = self.verdict() {
-            return Poll::Ready(Err(ended));
+        match self.verdict() {
+            Some(Ended::Shutdown) => return Poll::Ready(Err(Ended::Shutdown)),
+            Some(ended) => self.leave(ended),
+            None => {}
         }
         for _ in 0..TURNS_MAX {
-            let sent = self.poll_send(cx)?;
-            let answered = self.poll_pipeline(cx)?;
-            let taken_in = self.take_in(cx)?;
+            let progress = self.turn(cx).unwrap_or_else(|ended| {
+                self.leave(ended);
+                true
+            });
             if self.pipeline.is_empty()
                 && self.outbound.queued_bytes() == 0
                 && let Some(ended) = self.ending.take()
@@ -200,9 +213,9 @@ impl Connection {
                 return Poll::Ready(Err(ended));
             }
             if self.is_over() {
-                return Poll::Ready(Err(if self.watch.is_draining() { Ended::Shutdown } else { Ended::ByClient }));
+                return Poll::Ready(Err(self.left.take().unwrap_or(Ended::Shutdown)));
             }
-            if !(sent || answered || taken_in) {
+            if !progress {
                 return Poll::Pending;
             }
         }
@@ -210,18 +223,60 @@ impl Connection {
         Poll::Pending
     }
 
+    /// Sends, moves requests on, starts others; whether anything of that was done. An error is the end of the client, not yet of its requests.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
+        let sent = self.poll_send(cx)?;
+        let answered = self.poll_pipeline(cx)?;
+        Ok(self.take_in(cx)? || sent || answered)
+    }
+
+    /// Closes the socket, gives the connection's place to another, and drops what nobody needs once the client has gone.
+    fn leave(&mut self, reason: Ended) {
+        if self.left.is_some() {
+            return;
+        }
+        self.left = Some(reason);
+        self.stream = None;
+        self.admission.release();
+        self.muted = None;
+        self.watch.frame_paused();
+        self.outbound = Outbound::new(self.shared.env.tasks.clone(), Arc::clone(&self.shared.metrics));
+        self.note_unsent(0);
+        self.pipeline.retain(|slot| matches!(slot.work, Work::Appending(_) | Work::Running(_)));
+    }
+
     /// Starts and reads requests, unless one has broken the rules.
     fn take_in(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        if self.ending.is_some() || self.is_muted(cx) {
+        if self.ending.is_some() || !self.may_begin() || self.is_muted(cx) {
             return Ok(false);
         }
         match self.start_requests(cx).and_then(|started| Ok(started | self.poll_read(cx)?)) {
+            Ok(progress) => {
+                self.time_frame()?;
+                Ok(progress)
+            }
             Err(ended) if ended.is_violation() => {
                 self.ending = Some(ended);
                 Ok(true)
             }
-            other => other,
+            Err(ended) => Err(ended),
         }
+    }
+
+    /// False for a client that was turned out: what it had sent is not begun any more.
+    fn may_begin(&self) -> bool {
+        !self.watch.is_draining() && !self.left.as_ref().is_some_and(Ended::is_violation)
+    }
+
+    /// A frame's time runs while its bytes are missing: not while it waits for a request before it, nor while nothing is read for our sake.
+    fn time_frame(&self) -> Result<(), Ended> {
+        let ours_to_finish = self.pipeline.back().is_some_and(|slot| !matches!(slot.work, Work::Waiting(_)));
+        if self.reads && self.inbound.has_partial_frame() && !ours_to_finish && self.inbound.peek()?.is_none() {
+            self.watch.frame_began(self.shared.coarse_now());
+        } else {
+            self.watch.frame_paused();
+        }
+        Ok(())
     }
 
     /// True while the client is held back for a quota.
@@ -229,7 +284,7 @@ impl Connection {
         let Some(mute) = &mut self.muted else { return false };
         if mute.wait.as_mut().poll(cx).is_pending() {
             // The time of a frame that is held back is not the client's.
-            self.watch.frame_complete();
+            self.watch.frame_paused();
             return true;
         }
         self.muted = None;
@@ -240,7 +295,7 @@ impl Connection {
     fn mute(&mut self, wait: Duration) {
         let clock = &self.shared.env.clock;
         let until = clock.monotonic() + wait;
-        if wait > Duration::ZERO && self.muted.as_ref().is_none_or(|mute| mute.until < until) {
+        if wait > Duration::ZERO && self.left.is_none() && self.muted.as_ref().is_none_or(|mute| mute.until < until) {
             self.muted = Some(Mute { until, wait: clock.sleep(wait) });
         }
     }
@@ -253,6 +308,9 @@ impl Connection {
         let taken = Taken { key: row.api().key, client_id, request_bytes, response_bytes, busy };
         let wait = self.shared.dispatch.hold_back(row, version, &taken, &mut pieces);
         self.mute(wait);
+        if self.left.is_some() {
+            return response_bytes;
+        }
         self.outbound.push(pieces)
     }
 
@@ -273,11 +331,15 @@ impl Connection {
 
     /// True once the client has gone, or the server stops, and nothing is left that must be finished.
     fn is_over(&self) -> bool {
-        if !self.inbound.is_eof() && !self.watch.is_draining() {
+        // To a client that has gone nothing needs to be sent; one that the server leaves gets its answers.
+        let client_gone = self.left.is_some();
+        if !client_gone && !self.watch.is_draining() {
             return false;
         }
-        // To a client that has gone nothing needs to be sent; one that the server leaves gets its answers.
-        let client_gone = self.inbound.is_eof();
+        let more = || self.may_begin() && self.ending.is_none() && matches!(self.inbound.peek(), Ok(Some((key, _))) if self.may_start(key));
+        if client_gone && more() {
+            return false;
+        }
         let must_finish = |slot: &Slot| match slot.work {
             Work::Appending(_) | Work::Running(_) => true,
             Work::Waiting(_) | Work::Done(_) => !client_gone,
@@ -287,11 +349,9 @@ impl Connection {
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        if self.outbound.queued_bytes() == 0 {
-            return Ok(false);
-        }
+        let Some(stream) = self.stream.as_mut().filter(|_| self.outbound.queued_bytes() > 0) else { return Ok(false) };
         let mut sent = 0;
-        let outcome = self.outbound.poll_flush(&mut self.stream, cx, &mut sent);
+        let outcome = self.outbound.poll_flush(stream, cx, &mut sent);
         if sent > 0 {
             self.watch.progress(self.shared.coarse_now());
         }
@@ -370,13 +430,6 @@ impl Connection {
             self.start(key, version, frame, charge)?;
             self.poll_pipeline(cx)?;
         }
-        // A frame's time runs while its bytes are missing, not while it waits for a request before it.
-        let ours_to_finish = self.pipeline.back().is_some_and(|slot| !matches!(slot.work, Work::Waiting(_)));
-        if self.inbound.has_partial_frame() && !ours_to_finish && self.inbound.peek()?.is_none() {
-            self.watch.frame_began(self.shared.coarse_now());
-        } else {
-            self.watch.frame_complete();
-        }
         Ok(progress)
     }
 
@@ -438,16 +491,19 @@ impl Connection {
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<bool, Ended> {
-        if self.inbound.is_eof() || self.watch.is_draining() || !self.may_read(cx) {
-            return Ok(false);
-        }
-        match self.inbound.poll_fill(&mut self.stream, cx) {
+        self.reads = !self.watch.is_draining() && self.may_read(cx);
+        let Some(stream) = self.stream.as_mut().filter(|_| self.reads) else { return Ok(false) };
+        match self.inbound.poll_fill(stream, cx) {
+            Poll::Ready(Ok(())) if self.inbound.is_eof() => Err(Ended::ByClient),
             Poll::Ready(Ok(())) => {
                 self.watch.received(self.shared.coarse_now(), self.inbound.buffered());
                 Ok(true)
             }
             Poll::Ready(Err(error)) => Err(error.into()),
-            Poll::Pending => Ok(false),
+            Poll::Pending => {
+                self.reads = !self.inbound.waits_for_room();
+                Ok(false)
+            }
         }
     }
 

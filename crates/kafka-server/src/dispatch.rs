@@ -39,7 +39,7 @@ pub(crate) enum Work {
     Appending(BoxFuture<'static, Appended>),
     /// Produce, waiting for its acknowledgement: the next Produce may start.
     Waiting(BoxFuture<'static, Answer>),
-    /// Fetch: nobody misses it when its client is gone.
+    /// Fetch, and what only waits for others: nobody misses it when its client is gone.
     Reading(BoxFuture<'static, Answer>),
     /// Anything else: runs to its end.
     Running(BoxFuture<'static, Answer>),
@@ -105,6 +105,9 @@ impl Handlers {
 /// Answers of these tell of a quota of their own: Metadata, CreateTopics, DeleteTopics, CreatePartitions.
 const CHANGES_OF_TOPICS: [i16; 4] = [3, 19, 20, 37];
 
+/// Futures of these only wait for the other members, for as long as their clients say; the group's part of it goes on without them: JoinGroup, SyncGroup.
+const WAITS: [i16; 2] = [11, 14];
+
 impl Dispatch for Handlers {
     fn measures_time(&self) -> bool {
         ClientQuotas::measures_time(&self.services.metadata.image())
@@ -156,7 +159,8 @@ impl Dispatch for Handlers {
             Route::Typed(handler) => {
                 let body = admit(frame)?;
                 let services = Arc::clone(&self.services);
-                handler(RequestContext { services, api_version: version, client_id, session }, correlation_id, body).map(Work::Running)
+                let work = if WAITS.contains(&api.key) { Work::Reading } else { Work::Running };
+                handler(RequestContext { services, api_version: version, client_id, session }, correlation_id, body).map(work)
             }
         }
     }

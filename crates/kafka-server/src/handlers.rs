@@ -1,6 +1,7 @@
 //! One file per Kafka API. Each has `pub(crate) async fn handle(ctx: &RequestContext, request: XRequest) -> XResponse`, called from the API table
 //! with a request that the guard has admitted and the codec has decoded; the answer is encoded in the request's version.
-//! A handler may be dropped at any await when the server stops; it is not dropped when its client goes away.
+//! A handler may be dropped at any await when the server stops; it is not dropped when its client goes away, but for those that only wait
+//! (Fetch, JoinGroup, SyncGroup).
 
 pub(crate) mod add_offsets_to_txn;
 pub(crate) mod add_partitions_to_txn;

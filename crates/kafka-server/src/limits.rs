@@ -15,10 +15,12 @@ pub(crate) const OUTBOUND_BYTES_MAX: usize = 256 * KIB;
 pub(crate) const ORDINARY_REQUEST_BYTES_MAX: usize = 16 * MIB;
 /// Bytes that a connection may hold without asking the common budget, so that small requests never wait for large ones.
 pub(crate) const UNCHARGED_BYTES: usize = 64 * KIB;
-/// A frame that has begun must be complete after this time and that of its bytes at [`FRAME_RATE_MIN`].
+/// A frame that has begun must be complete after this time; its bytes put that off by their time at [`FRAME_RATE_MIN`], to this time from now at most.
 pub(crate) const FRAME_GRACE: Duration = Duration::from_secs(30);
 /// Slowest rate at which a frame may trickle in, bytes per second.
 pub(crate) const FRAME_RATE_MIN: u64 = 8 * KIB as u64;
+/// And the slowest on average, after [`ANSWER_GRACE`], while requests of all connections use up their memory.
+pub(crate) const CROWDED_FRAME_RATE_MIN: u64 = 256 * KIB as u64;
 /// Answers that are not read have this long, and the time of their bytes at [`FRAME_RATE_MIN`], once they are too much memory together.
 pub(crate) const ANSWER_GRACE: Duration = Duration::from_secs(10);
 /// On shutdown, requests under way have this long to end.

@@ -17,7 +17,7 @@ use siltstone_common::tasks::Tasks;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::budget::MemoryBudget;
-use crate::connection::{Connection, Ended, Verdict, Watch};
+use crate::connection::{Connection, Crowded, Ended, Verdict, Watch};
 use crate::context::Services;
 use crate::dispatch::{Dispatch, Handlers};
 use crate::limits::{ConnectionLimits, DRAIN_TIME, Limits};
@@ -54,7 +54,10 @@ struct OpenConnections {
     /// Sockets of addresses that connect too often, kept waiting before they are closed.
     held: usize,
     next_id: u64,
-    by_id: HashMap<u64, (IpAddr, Arc<Watch>)>,
+    /// Those whose client is there.
+    present: usize,
+    /// Without an address: clients that have gone, and whose requests run on.
+    by_id: HashMap<u64, (Option<IpAddr>, Arc<Watch>)>,
     by_ip: HashMap<IpAddr, usize>,
 }
 
@@ -72,28 +75,38 @@ impl Shared {
     fn admit(&self, ip: IpAddr) -> Option<(u64, Arc<Watch>)> {
         let mut open = self.open.lock();
         let from_ip = open.by_ip.get(&ip).copied().unwrap_or(0);
-        if open.by_id.len() >= open.limits.all || from_ip >= open.limits.of(ip) {
+        // Requests of clients that have gone hold no place, yet may not be any number.
+        let crowded = open.present >= open.limits.all || open.by_id.len() >= open.limits.all.saturating_mul(2);
+        if crowded || from_ip >= open.limits.of(ip) {
             return None;
         }
         let id = open.next_id;
         open.next_id += 1;
         let watch = Arc::new(Watch::new(self.coarse_now()));
-        open.by_id.insert(id, (ip, Arc::clone(&watch)));
+        open.by_id.insert(id, (Some(ip), Arc::clone(&watch)));
         *open.by_ip.entry(ip).or_insert(0) += 1;
-        self.metrics.connections.store(open.by_id.len() as u64, Ordering::Relaxed);
+        open.present += 1;
+        self.metrics.connections.store(open.present as u64, Ordering::Relaxed);
         Some((id, watch))
     }
 
-    fn forget(&self, id: u64) {
+    /// Gives a connection's place to another.
+    fn release(&self, id: u64) {
         let mut open = self.open.lock();
-        let Some((ip, _)) = open.by_id.remove(&id) else { return };
+        let Some(ip) = open.by_id.get_mut(&id).and_then(|(ip, _)| ip.take()) else { return };
         if let Some(count) = open.by_ip.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
                 open.by_ip.remove(&ip);
             }
         }
-        self.metrics.connections.store(open.by_id.len() as u64, Ordering::Relaxed);
+        open.present -= 1;
+        self.metrics.connections.store(open.present as u64, Ordering::Relaxed);
+    }
+
+    fn forget(&self, id: u64) {
+        self.release(id);
+        self.open.lock().by_id.remove(&id);
     }
 
     fn for_each_open(&self, visit: impl Fn(&Watch)) -> usize {
@@ -104,9 +117,16 @@ impl Shared {
 }
 
 /// Takes the connection out of the books however its task ends.
-struct Admission {
+pub(crate) struct Admission {
     shared: Arc<Shared>,
     id: u64,
+}
+
+impl Admission {
+    /// The client has gone: another may have its place, although requests of its run on.
+    pub(crate) fn release(&self) {
+        self.shared.release(self.id);
+    }
 }
 
 impl Drop for Admission {
@@ -223,7 +243,10 @@ impl Server {
                     shared.open.lock().limits = limits;
                 }
                 let now = shared.coarse_now();
-                let crowded = shared.metrics.unsent_bytes.load(Ordering::Relaxed) > shared.limits.unread_bytes_max as u64;
+                let crowded = Crowded {
+                    requests: shared.budget.is_full(),
+                    answers: shared.metrics.unsent_bytes.load(Ordering::Relaxed) > shared.limits.unread_bytes_max as u64,
+                };
                 shared.for_each_open(|watch| {
                     watch.judge(now, shared.limits.idle_max, crowded);
                 });
@@ -242,6 +265,8 @@ impl Server {
         loop {
             match self.listener.listener.accept().await {
                 Ok((stream, peer)) => {
+                    // An IPv4 address on a listener for both kinds is the same as on one of its own: rules name it in one way.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     let (all, address) = self.shared.dispatch.too_early(peer.ip());
                     if address > Duration::ZERO {
                         self.turn_away(stream, address);
@@ -291,8 +316,7 @@ impl Server {
         }
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn("connection", async move {
-            let _admission = admission;
-            let ended = Connection::new(Arc::clone(&shared), stream, peer, watch).run().await;
+            let ended = Connection::new(Arc::clone(&shared), stream, peer, watch, admission).run().await;
             note_end(&shared, peer, &ended);
         });
     }

@@ -47,6 +47,8 @@ pub(crate) struct Inbound {
     last_frame: usize,
     request_bytes_max: usize,
     charge: Charge,
+    /// The common budget has no room for the frame that has begun.
+    waits_for_room: bool,
     eof: bool,
 }
 
@@ -60,12 +62,26 @@ pub(crate) struct InboundFrame {
 
 impl Inbound {
     pub(crate) fn new(request_bytes_max: usize, charge: Charge) -> Self {
-        Self { buffer: BytesMut::new(), allocation_bytes: 0, largest_frame: 0, last_frame: 0, request_bytes_max, charge, eof: false }
+        Self {
+            buffer: BytesMut::new(),
+            allocation_bytes: 0,
+            largest_frame: 0,
+            last_frame: 0,
+            request_bytes_max,
+            charge,
+            waits_for_room: false,
+            eof: false,
+        }
     }
 
     /// True once the client has sent its last byte.
     pub(crate) fn is_eof(&self) -> bool {
         self.eof
+    }
+
+    /// True if the last read was put off until the common budget has room.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.waits_for_room
     }
 
     /// True while a frame has begun and is not complete.
@@ -120,7 +136,8 @@ impl Inbound {
         if self.buffer.is_empty() {
             ready!(stream.poll_read_ready(cx))?;
         }
-        if self.buffer.len() == self.buffer.capacity() && !self.grow(cx) {
+        self.waits_for_room = self.buffer.len() == self.buffer.capacity() && !self.grow(cx);
+        if self.waits_for_room {
             return Poll::Pending;
         }
         match tokio_util::io::poll_read_buf(Pin::new(stream), cx, &mut self.buffer) {
@@ -139,16 +156,19 @@ impl Inbound {
         }
     }
 
-    /// Makes room for more bytes; false if the budget has none.
+    /// Makes room for more bytes; false if the budget has none. Memory grows with the bytes; the charge is the whole frame's from the start.
     fn grow(&mut self, cx: &Context<'_>) -> bool {
         let have = self.buffer.len();
         let known = self.largest_frame.min(READ_AHEAD_BYTES_MAX);
-        let target = match self.frame_size() {
-            Ok(Some(size)) => size.min(FIRST_CHUNK_BYTES.max(known).max(have * 2)),
+        let (target, charged) = match self.frame_size() {
+            Ok(Some(size)) => (size.min(FIRST_CHUNK_BYTES.max(known).max(have * 2)), size),
             // Frames of one producer are about the same size: one read gets the next one whole.
-            _ => have + self.last_frame.clamp(FIRST_CHUNK_BYTES, READ_AHEAD_BYTES_MAX),
+            _ => {
+                let target = have + self.last_frame.clamp(FIRST_CHUNK_BYTES, READ_AHEAD_BYTES_MAX);
+                (target, target)
+            }
         };
-        if target > UNCHARGED_BYTES && !self.charge.grow_to(target, cx.waker()) {
+        if target > UNCHARGED_BYTES && !self.charge.grow_to(charged, cx.waker()) {
             return false;
         }
         if have == 0 && self.buffer.try_reclaim(target) {

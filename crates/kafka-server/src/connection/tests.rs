@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -35,6 +35,10 @@ const WAIT: Duration = Duration::from_secs(20);
 struct Fake {
     started: Mutex<Vec<i32>>,
     dropped: Arc<Mutex<Vec<i32>>>,
+    /// Whose gate was opened.
+    ended: Arc<Mutex<Vec<i32>>>,
+    /// From where clients came.
+    addresses: Mutex<Vec<IpAddr>>,
     gates: Mutex<HashMap<i32, oneshot::Receiver<Answer>>>,
     /// Opened before a Produce counts as appended.
     append_gates: Mutex<HashMap<i32, oneshot::Receiver<()>>>,
@@ -85,16 +89,22 @@ impl Dispatch for Fake {
         std::mem::take(&mut *self.hold.lock())
     }
 
+    fn too_early(&self, ip: IpAddr) -> (Duration, Duration) {
+        self.addresses.lock().push(ip);
+        (Duration::ZERO, Duration::ZERO)
+    }
+
     fn dispatch(self: Arc<Self>, incoming: Incoming, _charge: &mut Charge) -> Result<Work, String> {
         let id = incoming.correlation_id;
         self.started.lock().push(id);
         let append_gate = self.append_gates.lock().remove(&id);
         let Some(gate) = self.gates.lock().remove(&id) else { return Ok(Work::Done(answer(id, self.answer_bytes))) };
-        let dropped = Arc::clone(&self.dropped);
+        let (dropped, ended) = (Arc::clone(&self.dropped), Arc::clone(&self.ended));
         let work = Box::pin(async move {
             let mut note = DropNote(id, dropped, false);
             let answer = gate.await.unwrap_or(Answer::Nothing);
             note.2 = true;
+            ended.lock().push(id);
             answer
         });
         Ok(match incoming.row.api().key {
@@ -122,7 +132,11 @@ async fn rig_with(fake: Fake, limits: Limits) -> Rig {
 }
 
 async fn rig_in(env: Env, fake: Fake, limits: Limits) -> Rig {
-    let listener = BoundListener::bind("127.0.0.1:0").await.expect("binds");
+    rig_on("127.0.0.1:0", env, fake, limits).await
+}
+
+async fn rig_on(listen: &str, env: Env, fake: Fake, limits: Limits) -> Rig {
+    let listener = BoundListener::bind(listen).await.expect("binds");
     let (fake, metrics, address) = (Arc::new(fake), Arc::new(ServerMetrics::new(limits.queued_request_bytes_max)), listener.local_addr());
     let dispatch = Arc::clone(&fake) as Arc<dyn Dispatch>;
     let server = Server::over(listener, dispatch, env.clone(), env.tasks.clone(), limits, Arc::clone(&metrics));
@@ -337,10 +351,39 @@ async fn a_client_that_goes_takes_its_waiting_fetch_along_but_not_other_work() {
     rig.until("both are under way", |rig| rig.fake.started().len() == 2).await;
     drop((reader, other));
     rig.until("the fetch is dropped", |rig| *rig.fake.dropped.lock() == [1]).await;
-    assert_eq!(rig.metrics.connections.load(Ordering::Relaxed), 1, "the other request runs on");
+    rig.until("their places are free while one request runs on", |rig| rig.metrics.connections.load(Ordering::Relaxed) == 0).await;
     metadata.send(answer(2, 0)).expect("still waits");
-    rig.until("all are gone", |rig| rig.metrics.connections.load(Ordering::Relaxed) == 0).await;
+    rig.until("it has ended", |rig| *rig.fake.ended.lock() == [2]).await;
     assert_eq!(*rig.fake.dropped.lock(), [1]);
+}
+
+/// A crash of the client, or its answers unread, must not stop a change half-way.
+#[tokio::test]
+async fn a_reset_ends_no_request_that_is_under_way() {
+    let rig = rig().await;
+    let (append, _acknowledged, metadata) = (rig.fake.append_gate(1), rig.fake.gate(1), rig.fake.gate(2));
+    let (mut producer, mut other) = (rig.connect().await, rig.connect().await);
+    producer.write_all(&request(PRODUCE, 3, 1, 10)).await.expect("writes");
+    other.write_all(&request(METADATA, 0, 2, 0)).await.expect("writes");
+    rig.until("both are under way", |rig| rig.fake.started().len() == 2).await;
+    for stream in [producer, other] {
+        socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("sets");
+    }
+    rig.until("both are gone", |rig| rig.metrics.connections.load(Ordering::Relaxed) == 0).await;
+    append.send(()).expect("still appends");
+    rig.until("the wait for the acknowledgement is dropped", |rig| *rig.fake.dropped.lock() == [1]).await;
+    metadata.send(answer(2, 0)).expect("still waits");
+    rig.until("it has ended", |rig| *rig.fake.ended.lock() == [2]).await;
+    assert_eq!(*rig.fake.dropped.lock(), [1]);
+}
+
+#[tokio::test]
+async fn an_ipv4_address_is_the_same_on_a_listener_for_both_kinds() {
+    let rig = rig_on("[::]:0", Env::system(), Fake::default(), Limits::default()).await;
+    let mut stream = TcpStream::connect(("127.0.0.1", rig.address.port())).await.expect("connects");
+    stream.write_all(&request(METADATA, 0, 1, 0)).await.expect("writes");
+    assert_eq!(read_id(&mut stream).await, 1);
+    assert_eq!(*rig.fake.addresses.lock(), ["127.0.0.1".parse::<IpAddr>().expect("an address")]);
 }
 
 #[tokio::test]
@@ -350,6 +393,23 @@ async fn produce_without_acks_is_taken_in_although_the_client_has_gone() {
     let frames: Vec<u8> = (0..50).flat_map(|id| request(PRODUCE, 3, id, 1000)).collect();
     stream.write_all(&frames).await.expect("writes");
     stream.shutdown().await.expect("shuts");
+    rig.until("all are started", |rig| rig.fake.started().len() == 50).await;
+}
+
+/// Kafka reads on after the time is over; here it need not even pass, for nobody is left to be held back.
+#[tokio::test]
+async fn what_a_client_over_its_quota_had_sent_before_it_went_is_taken_in() {
+    let rig = rig().await;
+    *rig.fake.hold.lock() = Duration::from_millis(100);
+    let append = rig.fake.append_gate(0);
+    rig.fake.gate(0).send(answer(0, 0)).expect("will be waited for");
+    let mut stream = rig.connect().await;
+    let frames: Vec<u8> = (0..50).flat_map(|id| request(PRODUCE, 3, id, 100)).collect();
+    stream.write_all(&frames).await.expect("writes");
+    rig.until("the first is under way", |rig| rig.fake.started() == [0]).await;
+    stream.shutdown().await.expect("shuts");
+    rig.until("its end is seen", |rig| rig.metrics.connections.load(Ordering::Relaxed) == 0).await;
+    append.send(()).expect("still appends");
     rig.until("all are started", |rig| rig.fake.started().len() == 50).await;
 }
 
@@ -510,7 +570,7 @@ async fn a_long_wait_of_the_server_is_no_idleness() {
 
 #[tokio::test]
 async fn unfinished_frames_share_one_budget() {
-    let limits = Limits { queued_request_bytes_max: 1 << 20, ..Limits::default() };
+    let limits = Limits { queued_request_bytes_max: 800_000, ..Limits::default() };
     let rig = rig_with(Fake::default(), limits).await;
     let frame = |id| request(PRODUCE, 3, id, 900_000);
     let (mut first, mut second) = (rig.connect().await, rig.connect().await);
@@ -527,6 +587,44 @@ async fn unfinished_frames_share_one_budget() {
     assert_eq!(read_id(&mut first).await, 1);
     let mut second = writer.await.expect("writes");
     assert_eq!(read_id(&mut second).await, 2);
+}
+
+/// Two frames that are half in, each larger than what the other leaves of the budget: neither may keep the other from its end.
+#[tokio::test]
+async fn half_read_frames_never_wait_for_each_other() {
+    let limits = Limits { queued_request_bytes_max: 1 << 20, ..Limits::default() };
+    let rig = rig_with(Fake::default(), limits).await;
+    let mut clients = Vec::new();
+    for id in 0..2 {
+        let mut stream = rig.connect().await;
+        stream.write_all(&request(PRODUCE, 3, id, 900_000)[..500_000]).await.expect("writes");
+        rig.until("its first half is in", |rig| rig.metrics.request_memory_bytes() >= 500_000 * (id as u64 + 1)).await;
+        clients.push(stream);
+    }
+    let rest = clients.into_iter().zip(0..).map(|(mut stream, id)| async move {
+        stream.write_all(&request(PRODUCE, 3, id, 900_000)[500_000..]).await.expect("writes");
+        read_id(&mut stream).await
+    });
+    assert_eq!(futures::future::join_all(rest).await, [0, 1]);
+}
+
+/// While we don't read, nothing is missing for the client's sake: its frame may take as long as the answer before it.
+#[tokio::test(start_paused = true)]
+async fn a_frame_has_no_deadline_while_an_answer_before_it_is_on_its_way() {
+    let rig = rig_in(Env::simulated(1, Arc::new(RealFs)), Fake { answer_bytes: 0, ..Fake::default() }, Limits::default()).await;
+    let gate = rig.fake.gate(1);
+    let mut stream = rig.connect().await;
+    let produce = request(PRODUCE, 3, 2, 100_000);
+    stream.write_all(&request(FETCH, 4, 1, 10)).await.expect("writes");
+    stream.write_all(&produce[..50_000]).await.expect("writes");
+    rig.until("the fetch is under way", |rig| rig.fake.started() == [1]).await;
+    gate.send(answer(1, 16 << 20)).expect("waits");
+    rig.until("the answer waits to be read", |rig| rig.metrics.unsent_bytes.load(Ordering::Relaxed) > 4 << 20).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(read_id(&mut stream).await, 1);
+    stream.write_all(&produce[50_000..]).await.expect("writes");
+    assert_eq!(read_id(&mut stream).await, 2);
+    assert_eq!(rig.metrics.violations.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::task::AtomicWaker;
 
-use crate::limits::{ANSWER_GRACE, FRAME_GRACE, FRAME_RATE_MIN};
+use crate::limits::{ANSWER_GRACE, CROWDED_FRAME_RATE_MIN, FRAME_GRACE, FRAME_RATE_MIN};
 
 /// What the reaper decided.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -19,8 +19,19 @@ pub(crate) enum Verdict {
     Stop,
 }
 
+/// Which memory of all connections is used up: who holds it then has less time.
+#[derive(Copy, Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Crowded {
+    /// That of frames that have begun and requests under way.
+    pub requests: bool,
+    /// That of answers that are not read.
+    pub answers: bool,
+}
+
 /// No frame has begun, no answer waits.
 const NEVER: u64 = u64::MAX;
+const FRAME_GRACE_MS: u64 = FRAME_GRACE.as_millis() as u64;
+const CROWDED_GRACE_MS: u64 = ANSWER_GRACE.as_millis() as u64;
 
 /// See the module. Times are the server's coarse clock, milliseconds.
 #[derive(Debug)]
@@ -30,6 +41,8 @@ pub(crate) struct Watch {
     draining: AtomicBool,
     progress_ms: AtomicU64,
     frame_began_ms: AtomicU64,
+    /// When the frame that has begun must be complete, unless more of it comes: its bytes put that off, never by more than the first grace.
+    frame_due_ms: AtomicU64,
     frame_bytes: AtomicU64,
     /// Since when the socket has not taken all answers.
     unsent_since_ms: AtomicU64,
@@ -45,6 +58,7 @@ impl Watch {
             draining: AtomicBool::new(false),
             progress_ms: AtomicU64::new(now_ms),
             frame_began_ms: AtomicU64::new(NEVER),
+            frame_due_ms: AtomicU64::new(NEVER),
             frame_bytes: AtomicU64::new(0),
             unsent_since_ms: AtomicU64::new(NEVER),
             sent_bytes: AtomicU64::new(0),
@@ -75,18 +89,38 @@ impl Watch {
         self.progress_ms.store(now_ms, Ordering::Relaxed);
     }
 
-    pub(crate) fn received(&self, now_ms: u64, frame_bytes: usize) {
+    /// `buffered` bytes are there that no request was made of yet. Called by the connection only, as all that follows down to `frame_paused`.
+    pub(crate) fn received(&self, now_ms: u64, buffered: usize) {
         self.progress(now_ms);
-        self.frame_bytes.store(frame_bytes as u64, Ordering::Relaxed);
+        let before = self.frame_bytes.swap(buffered as u64, Ordering::Relaxed);
+        let due_ms = self.frame_due_ms.load(Ordering::Relaxed);
+        if due_ms != NEVER {
+            let put_off_ms = (buffered as u64).saturating_sub(before).saturating_mul(1000) / FRAME_RATE_MIN;
+            self.frame_due_ms.store(due_ms.saturating_add(put_off_ms).min(now_ms + FRAME_GRACE_MS), Ordering::Relaxed);
+        }
     }
 
     /// Part of a frame is there; its time runs from the first call.
     pub(crate) fn frame_began(&self, now_ms: u64) {
-        let _ = self.frame_began_ms.compare_exchange(NEVER, now_ms, Ordering::Relaxed, Ordering::Relaxed);
+        if self.frame_due_ms.load(Ordering::Relaxed) == NEVER {
+            self.frame_began_ms.store(now_ms, Ordering::Relaxed);
+            self.frame_due_ms.store(now_ms + FRAME_GRACE_MS, Ordering::Relaxed);
+        }
     }
 
-    pub(crate) fn frame_complete(&self) {
-        self.frame_began_ms.store(NEVER, Ordering::Relaxed);
+    /// No frame has begun, or it is not the client that holds it up.
+    pub(crate) fn frame_paused(&self) {
+        self.frame_due_ms.store(NEVER, Ordering::Relaxed);
+    }
+
+    /// True if the frame that has begun comes in too slowly: for its client's sake, or with `crowded` for that of others who wait for memory.
+    fn sends_too_slowly(&self, now_ms: u64, crowded: bool) -> bool {
+        let due_ms = self.frame_due_ms.load(Ordering::Relaxed);
+        if due_ms == NEVER || !crowded {
+            return due_ms != NEVER && now_ms > due_ms;
+        }
+        let allowed_ms = CROWDED_GRACE_MS + self.frame_bytes.load(Ordering::Relaxed).saturating_mul(1000) / CROWDED_FRAME_RATE_MIN;
+        now_ms.saturating_sub(self.frame_began_ms.load(Ordering::Relaxed)) > allowed_ms || now_ms > due_ms
     }
 
     /// The socket took `bytes` of the answers, not all.
@@ -113,17 +147,14 @@ impl Watch {
         since_ms != NEVER && now_ms.saturating_sub(since_ms) > allowed_ms
     }
 
-    /// Ends the connection if its time is over, sooner with unread answers while those of all connections are too much (`crowded`).
-    /// True if that was done.
-    pub(crate) fn judge(&self, now_ms: u64, idle_max: Duration, crowded: bool) -> bool {
+    /// Ends the connection if its time is over. True if that was done.
+    pub(crate) fn judge(&self, now_ms: u64, idle_max: Duration, crowded: Crowded) -> bool {
         let idle_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
-        let frame_began_ms = self.frame_began_ms.load(Ordering::Relaxed);
-        let frame_ms = FRAME_GRACE.as_millis() as u64 + self.frame_bytes.load(Ordering::Relaxed) * 1000 / FRAME_RATE_MIN;
-        let verdict = if frame_began_ms != NEVER && now_ms.saturating_sub(frame_began_ms) > frame_ms {
+        let verdict = if self.sends_too_slowly(now_ms, crowded.requests) {
             Verdict::TooSlow
         } else if now_ms.saturating_sub(self.progress_ms.load(Ordering::Relaxed)) > idle_ms {
             Verdict::Idle
-        } else if self.reads_too_slowly(now_ms, if crowded { ANSWER_GRACE } else { idle_max }) {
+        } else if self.reads_too_slowly(now_ms, if crowded.answers { ANSWER_GRACE } else { idle_max }) {
             Verdict::NotReading
         } else {
             return false;
@@ -156,32 +187,59 @@ mod tests {
     use super::*;
 
     const IDLE: Duration = Duration::from_secs(600);
+    const CALM: Crowded = Crowded { requests: false, answers: false };
+    const CROWDED: Crowded = Crowded { requests: false, answers: true };
 
     #[test]
     fn a_frame_has_a_deadline_that_its_bytes_extend() {
         let watch = Watch::new(0);
         watch.frame_began(1_000);
         watch.frame_began(5_000);
-        assert!(!watch.judge(31_000, IDLE, false));
+        assert!(!watch.judge(31_000, IDLE, CALM));
         watch.received(31_000, 80 * 1024);
-        assert!(!watch.judge(41_000, IDLE, false), "80 KiB at 8 KiB/s give ten more seconds");
-        assert!(watch.judge(41_001, IDLE, false));
+        assert!(!watch.judge(41_000, IDLE, CALM), "80 KiB at 8 KiB/s give ten more seconds");
+        assert!(watch.judge(41_001, IDLE, CALM));
         assert_eq!(watch.verdict(), Verdict::TooSlow);
+    }
+
+    #[test]
+    fn bytes_that_came_fast_give_no_hours_of_silence() {
+        let watch = Watch::new(0);
+        watch.frame_began(1_000);
+        watch.received(2_000, 64 << 20);
+        assert!(!watch.judge(32_000, IDLE, CALM));
+        assert!(watch.judge(32_001, IDLE, CALM), "64 MiB at once are worth no more than the grace");
+    }
+
+    #[test]
+    fn frames_have_to_come_faster_while_others_wait_for_memory() {
+        const CROWDED: Crowded = Crowded { requests: true, answers: false };
+        let watch = Watch::new(0);
+        watch.frame_began(0);
+        for second in 1..=20 {
+            watch.received(second * 1000, second as usize * 64 * 1024);
+        }
+        assert!(!watch.judge(20_000, IDLE, CALM), "64 KiB/s will do");
+        assert!(watch.judge(20_000, IDLE, CROWDED));
+        let fast = Watch::new(0);
+        fast.frame_began(0);
+        fast.received(19_000, 6 << 20);
+        assert!(!fast.judge(20_000, IDLE, CROWDED));
     }
 
     #[test]
     fn answers_have_to_be_read_at_some_rate_and_soon_when_memory_is_short() {
         let watch = Watch::new(0);
         watch.answers_wait(1_000, 0);
-        assert!(!watch.judge(500_000, IDLE, false));
-        assert!(!watch.judge(11_000, IDLE, true));
+        assert!(!watch.judge(500_000, IDLE, CALM));
+        assert!(!watch.judge(11_000, IDLE, CROWDED));
         watch.answers_wait(11_000, 80 * 1024);
         watch.progress(11_000);
-        assert!(!watch.judge(21_000, IDLE, true), "80 KiB at 8 KiB/s give ten more seconds");
+        assert!(!watch.judge(21_000, IDLE, CROWDED), "80 KiB at 8 KiB/s give ten more seconds");
         watch.answers_sent();
-        assert!(!watch.judge(500_000, IDLE, true), "all is read");
+        assert!(!watch.judge(500_000, IDLE, CROWDED), "all is read");
         watch.answers_wait(500_000, 80 * 1024);
-        assert!(watch.judge(510_001, IDLE, true), "what was sent before the wait does not count");
+        assert!(watch.judge(510_001, IDLE, CROWDED), "what was sent before the wait does not count");
         assert_eq!(watch.verdict(), Verdict::NotReading);
     }
 
@@ -193,7 +251,7 @@ mod tests {
             watch.progress(second * 1000);
             watch.answers_wait(second * 1000, 1);
         }
-        assert!(watch.judge(601_000, IDLE, false));
+        assert!(watch.judge(601_000, IDLE, CALM));
         assert_eq!(watch.verdict(), Verdict::NotReading);
     }
 
@@ -201,10 +259,10 @@ mod tests {
     fn a_quiet_connection_is_idle_after_its_time_and_a_complete_frame_has_no_deadline() {
         let watch = Watch::new(0);
         watch.frame_began(0);
-        watch.frame_complete();
+        watch.frame_paused();
         watch.progress(1_000);
-        assert!(!watch.judge(601_000, IDLE, false));
-        assert!(watch.judge(601_001, IDLE, false));
+        assert!(!watch.judge(601_000, IDLE, CALM));
+        assert!(watch.judge(601_001, IDLE, CALM));
         assert_eq!(watch.verdict(), Verdict::Idle);
     }
 }
