@@ -1,6 +1,7 @@
 //! What goes back to a client: nothing, a frame in pieces, or the end of the connection.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use siltstone_log::LogSlice;
 
@@ -19,6 +20,33 @@ impl Answer {
     /// An answer of one piece.
     pub(crate) fn bytes(frame: Bytes) -> Self {
         Answer::Frame(vec![LogSlice::Memory(frame)])
+    }
+}
+
+/// Memory that one answer may take, bytes: far above what tools ask for, and what they ask for twice counts twice.
+const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
+
+/// Room for what an answer holds, where a few bytes of a request ask for many: what comes when it is used up is refused (I42).
+#[derive(Debug)]
+pub(crate) struct AnswerRoom {
+    left: usize,
+}
+
+impl AnswerRoom {
+    /// All of it.
+    pub(crate) fn new() -> Self {
+        Self { left: ANSWER_BYTES_MAX }
+    }
+
+    /// The error for a part that finds no room.
+    pub(crate) fn check(&self) -> Result<(), ResponseError> {
+        if self.left > 0 { Ok(()) } else { Err(ResponseError::InvalidRequest) }
+    }
+
+    /// Counts a part that was put in, by its parts and their text or other bytes.
+    pub(crate) fn take(&mut self, parts: usize, bytes: usize) {
+        const PART_BYTES: usize = 256;
+        self.left = self.left.saturating_sub(parts.saturating_mul(PART_BYTES).saturating_add(bytes));
     }
 }
 

@@ -15,13 +15,13 @@
 //! JoinGroup and SyncGroup) are dropped, while appends and other requests run to their end behind it. When the server stops, requests under way
 //! get a while to end. The reaper ends connections whose frame does not come in or that are idle.
 
+mod ended;
 mod inbound;
 mod outbound;
 mod watch;
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,16 +31,16 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use siltstone_common::clock::Clock;
 use siltstone_log::LogSlice;
-use thiserror::Error;
 use tokio::net::TcpStream;
 
+pub(crate) use ended::Ended;
 pub(crate) use inbound::InboundFrame;
 pub(crate) use watch::{Crowded, Verdict, Watch};
 
 use crate::answer::Answer;
 use crate::api_table::{self, Row};
 use crate::budget::Charge;
-use crate::connection::inbound::{FrameError, Inbound};
+use crate::connection::inbound::Inbound;
 use crate::connection::outbound::Outbound;
 use crate::dispatch::{Appended, Incoming, Work};
 use crate::guard::{self, Malformed};
@@ -56,49 +56,6 @@ const READ_BEHIND_WAIT_BYTES: usize = 16 * 1024;
 const TURNS_MAX: usize = 32;
 const PRODUCE_KEY: i16 = 0;
 const API_VERSIONS_KEY: i16 = 18;
-
-/// Why a connection ended.
-#[derive(Debug, Error)]
-pub(crate) enum Ended {
-    #[error("the client closed the connection")]
-    ByClient,
-    #[error("the server stops")]
-    Shutdown,
-    #[error("the connection was idle")]
-    Idle,
-    #[error("a request did not come in within its time")]
-    TooSlow,
-    #[error("the client did not read its answers")]
-    NotReading,
-    #[error("{0}")]
-    Frame(#[from] FrameError),
-    #[error("request with key {0}, which this broker does not serve")]
-    UnknownApi(i16),
-    #[error("{name} request in version {version}, which this broker does not serve")]
-    UnsupportedVersion { name: &'static str, version: i16 },
-    #[error("malformed {name} request, version {version}: {reason}")]
-    Malformed { name: &'static str, version: i16, reason: String },
-    #[error("{name} request: {reason}")]
-    Refused { name: &'static str, reason: String },
-    #[error("i/o error: {0}")]
-    Io(#[from] io::Error),
-}
-
-impl Ended {
-    /// True if the client did what no client should do.
-    pub(crate) fn is_violation(&self) -> bool {
-        match self {
-            Ended::ByClient | Ended::Shutdown | Ended::Idle | Ended::Io(_) => false,
-            Ended::TooSlow
-            | Ended::NotReading
-            | Ended::Frame(_)
-            | Ended::UnknownApi(_)
-            | Ended::UnsupportedVersion { .. }
-            | Ended::Malformed { .. }
-            | Ended::Refused { .. } => true,
-        }
-    }
-}
 
 struct Slot {
     row: Row,
@@ -522,6 +479,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.shared.metrics.unsent_bytes.fetch_sub(self.unsent_bytes as u64, Ordering::Relaxed);
+        self.shared.dispatch.gone(self.session.peer);
     }
 }
 

@@ -1,6 +1,6 @@
 //! From an admitted frame to the work that answers it. The connection knows only the [`Dispatch`] port; the handlers stand behind it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +76,9 @@ pub(crate) trait Dispatch: Send + Sync {
         None
     }
 
+    /// The connection from there has ended.
+    fn gone(&self, _peer: SocketAddr) {}
+
     /// How much too early a new connection comes: for the listener as a whole (it waits), and for its address (it is turned away).
     fn too_early(&self, _ip: IpAddr) -> (Duration, Duration) {
         (Duration::ZERO, Duration::ZERO)
@@ -130,6 +133,10 @@ impl Dispatch for Handlers {
         let image = self.services.metadata.image();
         let value = |name: &str| broker_values(&self.services, &image, name).first().map(|(_, value)| (*value).to_owned());
         Some(ConnectionLimits::from_values(value))
+    }
+
+    fn gone(&self, peer: SocketAddr) {
+        self.services.telemetry.forget_software(peer);
     }
 
     fn too_early(&self, ip: IpAddr) -> (Duration, Duration) {

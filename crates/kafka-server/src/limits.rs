@@ -13,6 +13,11 @@ pub(crate) const PIPELINE_MAX: usize = 64;
 pub(crate) const OUTBOUND_BYTES_MAX: usize = 256 * KIB;
 /// Frames of every API but Produce end here, bytes: nothing that a client can ask for is larger.
 pub(crate) const ORDINARY_REQUEST_BYTES_MAX: usize = 16 * MIB;
+/// Frames of questions end here, bytes: a few bytes of one may ask for many.
+pub(crate) const QUESTION_BYTES_MAX: usize = MIB;
+/// What questions are: OffsetFetch, FindCoordinator, DescribeGroups, DescribeConfigs, DescribeLogDirs, DescribeProducers, DescribeTransactions,
+/// ConsumerGroupDescribe.
+pub(crate) const QUESTIONS: [i16; 8] = [9, 10, 15, 32, 35, 61, 65, 69];
 /// Bytes that a connection may hold without asking the common budget, so that small requests never wait for large ones.
 pub(crate) const UNCHARGED_BYTES: usize = 64 * KIB;
 /// A frame that has begun must be complete after this time; its bytes put that off by their time at [`FRAME_RATE_MIN`], to this time from now at most.
@@ -25,6 +30,9 @@ pub(crate) const CROWDED_FRAME_RATE_MIN: u64 = 256 * KIB as u64;
 pub(crate) const ANSWER_GRACE: Duration = Duration::from_secs(10);
 /// On shutdown, requests under way have this long to end.
 pub(crate) const DRAIN_TIME: Duration = Duration::from_secs(5);
+
+/// No connection is that old.
+const NEVER_IDLE: Duration = Duration::from_millis(u64::MAX / 2);
 
 /// Limits of a listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,20 +105,26 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// The limits that the broker's settings ask for; what is not set, or not a positive number, keeps its default.
+    /// The limits that the broker's settings ask for; what is not set, or not a number, keeps its default. As in Kafka, no memory (or less) for
+    /// requests means any memory, a negative idle time none, and no slots no fetch sessions.
     pub fn from_configs(configs: &BTreeMap<String, String>) -> Self {
-        let number = |name: &str| configs.get(name).and_then(|text| text.trim().parse::<u64>().ok()).filter(|number| *number > 0);
-        let size = |name: &str, default: usize| number(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
+        let given = |name: &str| configs.get(name).and_then(|text| text.trim().parse::<i64>().ok());
+        let any = |name: &str, default: usize| given(name).and_then(|number| usize::try_from(number).ok()).unwrap_or(default);
+        let size = |name: &str, default: usize| Some(any(name, default)).filter(|size| *size > 0).unwrap_or(default);
         let default = Self::default();
         Self {
             request_bytes_max: size("socket.request.max.bytes", default.request_bytes_max),
-            queued_request_bytes_max: size("queued.max.request.bytes", default.queued_request_bytes_max),
+            queued_request_bytes_max: match given("queued.max.request.bytes") {
+                Some(..=0) => usize::MAX,
+                _ => size("queued.max.request.bytes", default.queued_request_bytes_max),
+            },
             unread_bytes_max: default.unread_bytes_max,
-            connections_max: size("max.connections", default.connections_max),
-            connections_per_ip_max: size("max.connections.per.ip", default.connections_per_ip_max),
-            idle_max: number("connections.max.idle.ms").map_or(default.idle_max, Duration::from_millis),
+            connections_max: any("max.connections", default.connections_max),
+            connections_per_ip_max: any("max.connections.per.ip", default.connections_per_ip_max),
+            idle_max: given("connections.max.idle.ms")
+                .map_or(default.idle_max, |ms| u64::try_from(ms).map_or(NEVER_IDLE, Duration::from_millis)),
             fetch_bytes_max: size("fetch.max.bytes", default.fetch_bytes_max),
-            fetch_sessions_max: size("max.incremental.fetch.session.cache.slots", default.fetch_sessions_max),
+            fetch_sessions_max: any("max.incremental.fetch.session.cache.slots", default.fetch_sessions_max),
         }
     }
 }
@@ -143,5 +157,19 @@ mod tests {
         assert_eq!(limits.connections_max, 7);
         assert_eq!(limits.idle_max, Duration::from_millis(1500));
         assert_eq!(limits.fetch_bytes_max, Limits::default().fetch_bytes_max);
+        assert_eq!((limits.queued_request_bytes_max, limits.fetch_sessions_max), (512 * MIB, 1_000));
+    }
+
+    #[test]
+    fn none_is_none_and_not_the_default() {
+        let none = [
+            ("connections.max.idle.ms", "-1"),
+            ("queued.max.request.bytes", "-1"),
+            ("max.incremental.fetch.session.cache.slots", "0"),
+            ("max.connections.per.ip", "0"),
+        ];
+        let limits = Limits::from_configs(&none.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        assert_eq!((limits.idle_max, limits.queued_request_bytes_max), (NEVER_IDLE, usize::MAX));
+        assert_eq!((limits.fetch_sessions_max, limits.connections_per_ip_max), (0, 0));
     }
 }

@@ -12,6 +12,7 @@ use siltstone_metadata::{MemoryStore, MetadataApi, MetadataService, MetadataServ
 use siltstone_replica::{ReplicaConfig, ReplicaManager};
 
 use crate::context::{RequestContext, ServerConfig, Services};
+use crate::server::{BoundListener, Server};
 use crate::session::Session;
 
 const BROKER: i32 = 0;
@@ -26,13 +27,27 @@ pub(crate) struct Rig {
 impl Rig {
     /// A broker that is registered and leads what is created.
     pub(crate) async fn new() -> Self {
+        Self::at(9092).await
+    }
+
+    /// A broker that also listens; its address.
+    pub(crate) async fn serving() -> (Self, String) {
+        let listener = BoundListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr();
+        let rig = Self::at(address.port()).await;
+        let tasks = rig.services.env.tasks.clone();
+        tasks.spawn("listener", Server::new(listener, Arc::clone(&rig.services), tasks.clone()).run());
+        (rig, address.to_string())
+    }
+
+    async fn at(port: u16) -> Self {
         let (env, dir) = (Env::system(), tempfile::tempdir().expect("a directory"));
         let store = Arc::new(MemoryStore::new(env.clone()));
         let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.expect("opens");
         let broker = RegisterBroker {
             id: BROKER,
-            host: "localhost".to_owned(),
-            port: 9092,
+            host: "127.0.0.1".to_owned(),
+            port,
             rack: None,
             clean_shutdown: true,
             directory: uuid::Uuid::nil(),
@@ -66,7 +81,7 @@ impl Rig {
         let config = ServerConfig {
             broker_id: BROKER,
             advertised_host: "localhost".to_owned(),
-            advertised_port: 9092,
+            advertised_port: port,
             broker_configs: BTreeMap::new(),
             log_dir: dir.path().display().to_string(),
         };

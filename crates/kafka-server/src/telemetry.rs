@@ -31,7 +31,7 @@ const INFLATED_BYTES_MAX: usize = 8 << 20;
 /// Connections whose software is remembered, and most bytes of its name.
 const SOFTWARE_MAX: usize = 20_000;
 const SOFTWARE_BYTES_MAX: usize = 256;
-/// An instance that is not heard of for so long is forgotten, in push intervals.
+/// An instance that is not heard of for so long counts no more, and is forgotten when there is need of room; in push intervals.
 const FORGOTTEN_AFTER_INTERVALS: u64 = 3;
 
 /// KIP-714's metrics: how several data points make one value.
@@ -83,6 +83,12 @@ struct Instance {
 }
 
 impl Instance {
+    /// True unless it has said good-bye, or is not heard of any more.
+    fn is_there(&self, now_ms: u64) -> bool {
+        let patience_ms = FORGOTTEN_AFTER_INTERVALS * u64::from(self.subscription.interval_ms);
+        !self.terminating && now_ms.saturating_sub(self.heard_ms()) < patience_ms
+    }
+
     fn heard_ms(&self) -> u64 {
         self.asked_ms.max(self.pushed_ms).unwrap_or(0)
     }
@@ -147,11 +153,16 @@ impl ClientTelemetry {
             return;
         }
         let mut software = self.software.lock();
-        if software.len() >= SOFTWARE_MAX {
-            // Connections that ended are among them; who is still there matches again once it connects anew.
-            software.clear();
+        if software.len() < SOFTWARE_MAX || software.contains_key(&peer) {
+            software.insert(peer, (name.to_owned(), version.to_owned()));
         }
-        software.insert(peer, (name.to_owned(), version.to_owned()));
+    }
+
+    /// The connection from there has ended.
+    pub(crate) fn forget_software(&self, peer: SocketAddr) {
+        if self.enabled {
+            self.software.lock().remove(&peer);
+        }
     }
 
     /// What the client there called its software, and its version.
@@ -230,20 +241,21 @@ impl ClientTelemetry {
         keep(&mut instance.values, &inflated)
     }
 
-    /// The metrics that clients have sent.
-    pub fn collected(&self) -> Vec<ClientMetric> {
+    /// The metrics that clients have sent which are there at `now_ms` (of the monotonic clock).
+    pub fn collected(&self, now_ms: u64) -> Vec<ClientMetric> {
         let instances = self.instances.lock();
         let of = |(index, (name, _)): (usize, &(&str, Fold))| {
-            let values = instances.values().filter_map(|instance| instance.values.get(&index).copied());
+            let there = instances.values().filter(|instance| instance.is_there(now_ms));
+            let values = there.filter_map(|instance| instance.values.get(&index).copied());
             let (count, sum, max) = values.fold((0, 0.0, f64::MIN), |(count, sum, max), value| (count + 1, sum + value, value.max(max)));
             (count > 0).then(|| ClientMetric { name: format!("{PREFIX}{name}"), instances: count, sum, max })
         };
         METRICS.iter().enumerate().filter_map(of).collect()
     }
 
-    /// Client instances that are known.
-    pub fn instances(&self) -> usize {
-        self.instances.lock().len()
+    /// Client instances that are there at `now_ms` (of the monotonic clock).
+    pub fn instances(&self, now_ms: u64) -> usize {
+        self.instances.lock().values().filter(|instance| instance.is_there(now_ms)).count()
     }
 }
 
@@ -252,10 +264,7 @@ fn make_room(instances: &mut HashMap<Uuid, Instance>, new: Uuid, now_ms: u64) ->
     if instances.len() < INSTANCES_MAX || instances.contains_key(&new) {
         return Ok(());
     }
-    instances.retain(|_, instance| {
-        let patience_ms = FORGOTTEN_AFTER_INTERVALS * u64::from(instance.subscription.interval_ms);
-        !instance.terminating && now_ms.saturating_sub(instance.heard_ms()) < patience_ms
-    });
+    instances.retain(|_, instance| instance.is_there(now_ms));
     if instances.len() < INSTANCES_MAX { Ok(()) } else { Err(ResponseError::ThrottlingQuotaExceeded) }
 }
 

@@ -73,8 +73,8 @@ pub enum Role {
     Metadata,
 }
 
-/// Options of `serve`; each is also a key of the configuration file (with `_` for `-`) and an environment variable.
-/// Flags win over environment, environment over file.
+/// Options of `serve`; each but --config and --set is also a key of the configuration file (with `_` for `-`) and an environment variable.
+/// Flags win over environment, environment over file; --set wins over the file's [kafka] section.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeOptions {
     /// Configuration file (TOML).
@@ -111,6 +111,30 @@ pub struct ServeOptions {
     #[arg(long = "set", value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Log lines as JSON.
-    #[arg(long, env = "SILTSTONE_LOG_JSON")]
-    pub log_json: bool,
+    #[arg(
+        long,
+        env = "SILTSTONE_LOG_JSON",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = clap::builder::BoolishValueParser::new()
+    )]
+    pub log_json: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flag_may_be_given_with_a_value_and_without() {
+        for (given, wanted) in
+            [(None, None), (Some("--log-json"), Some(true)), (Some("--log-json=no"), Some(false)), (Some("--log-json=1"), Some(true))]
+        {
+            let cli = Cli::try_parse_from(["siltstone", "serve"].into_iter().chain(given)).expect("parses");
+            let Command::Serve(options) = cli.command else { panic!("not serve") };
+            assert_eq!(options.log_json, wanted, "{given:?}");
+        }
+    }
 }

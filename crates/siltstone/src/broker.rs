@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use siltstone_admin::Metrics;
+use siltstone_admin::{Admin, Metrics};
 use siltstone_common::Env;
 use siltstone_common::retry::Backoff;
 use siltstone_common::tasks::Tasks;
@@ -57,7 +57,7 @@ impl Broker {
         metadata: Arc<dyn MetadataApi>,
         bucket: RemoteStore,
         listener: BoundListener,
-        metrics: &Metrics,
+        (admin, metrics): (&Admin, &Metrics),
     ) -> anyhow::Result<Self> {
         let cluster_id = metadata.image().cluster_id.clone();
         let (logs, clean_shutdown, was_empty) = open_logs(config, env, &cluster_id).await?;
@@ -88,7 +88,10 @@ impl Broker {
         let heartbeat_tasks = env.tasks.child();
         let heartbeat_ms = config.kafka_number("broker.heartbeat.interval.ms").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(2_000);
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
-        let replaced = spawn_heartbeats(id, epoch, Duration::from_millis(heartbeat_ms), beating, Arc::clone(&metadata));
+        let every = Duration::from_millis(heartbeat_ms);
+        let replaced = spawn_heartbeats(id, epoch, every, beating, Arc::clone(&metadata), admin.clone());
+        let disk = Arc::clone(&replicas);
+        admin.serves_while(move || !disk.metrics().is_offline());
 
         let server_config = ServerConfig {
             broker_id: id,
@@ -101,12 +104,16 @@ impl Broker {
         let listener_tasks = env.tasks.child();
         metrics.collect_from(GroupMetrics::new(services.groups.clone()));
         if services.telemetry.enabled() {
-            metrics.collect_from(ClientMetrics::new(Arc::clone(&services.telemetry)));
+            metrics.collect_from(ClientMetrics::new(Arc::clone(&services.telemetry), Arc::clone(&env.clock)));
         }
         let server = Server::new(listener, services, listener_tasks.clone());
         metrics.collect_from(BrokerMetrics::new(replicas));
         metrics.collect_from(ListenerMetrics::new(server.metrics()));
-        listener_tasks.spawn("kafka-listener", server.run());
+        let listening = Listening(admin.clone());
+        listener_tasks.spawn("kafka-listener", async move {
+            let _listening = listening;
+            server.run().await;
+        });
         Ok(Self { id, epoch, metadata, logs, env: env.clone(), replaced, heartbeat_tasks, listener_tasks, background_tasks })
     }
 
@@ -133,6 +140,15 @@ impl Broker {
     }
 }
 
+/// While it lives, the listener does: however that ends, the broker is not ready any more.
+struct Listening(Admin);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.fail();
+    }
+}
+
 /// Ends the heartbeats, then says that this broker stops: nothing may follow that.
 async fn hand_back_leadership(metadata: &dyn MetadataApi, id: i32, epoch: i64, heartbeat_tasks: &Tasks) {
     if !heartbeat_tasks.shutdown(HAND_BACK_LIMIT).await {
@@ -155,9 +171,7 @@ fn static_configs(config: &Config, listen: SocketAddr, host: &str, port: u16) ->
         ("advertised.listeners", format!("PLAINTEXT://{host}:{port}")),
         ("log.dirs", config.data_dir.display().to_string()),
     ];
-    for (name, value) in own {
-        configs.entry(name.to_owned()).or_insert(value);
-    }
+    configs.extend(own.map(|(name, value)| (name.to_owned(), value)));
     configs
 }
 
@@ -282,8 +296,9 @@ fn replica_config(config: &Config, env: &Env, broker_epoch: i64, data_dir_was_em
     })
 }
 
+/// Tells the metadata service that this broker lives; once it is not this broker's any more, nobody should be sent here (`admin`).
 /// Notifies once another process has registered as this broker.
-fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Arc<dyn MetadataApi>) -> Arc<Notify> {
+fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Arc<dyn MetadataApi>, admin: Admin) -> Arc<Notify> {
     let replaced = Arc::new(Notify::new());
     let noticed = Arc::clone(&replaced);
     env.tasks.clone().spawn("broker-heartbeat", async move {
@@ -297,11 +312,12 @@ fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Ar
                 Ok(()) => {}
                 Err(MetadataError::StaleBrokerEpoch) => {
                     tracing::error!(id, "another process has registered as this broker: this one leads nothing any more, and stops");
+                    admin.fail();
                     return noticed.notify_one();
                 }
                 Err(MetadataError::UnknownBroker(_)) => {
                     tracing::error!(id, "this broker was unregistered: it leads nothing any more, start it anew to register again");
-                    return;
+                    return admin.fail();
                 }
                 Err(error) => tracing::warn!(%error, "heartbeat failed, trying again"),
             }
@@ -333,12 +349,46 @@ mod tests {
         let epoch = metadata.register_broker(broker).await.unwrap();
         let heartbeat_tasks = env.tasks.child();
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
-        spawn_heartbeats(1, epoch, Duration::from_millis(100), beating, metadata.clone());
+        let admin = ready();
+        spawn_heartbeats(1, epoch, Duration::from_millis(100), beating, metadata.clone(), admin.clone());
         env.clock.sleep(Duration::from_secs(1)).await;
         assert!(!metadata.image().brokers[&1].fenced, "the heartbeats keep it active");
 
         hand_back_leadership(&*metadata, 1, epoch, &heartbeat_tasks).await;
         env.clock.sleep(Duration::from_secs(5)).await;
         assert!(metadata.image().brokers[&1].fenced, "and nothing takes it back");
+        assert!(admin.is_ready());
+    }
+
+    fn ready() -> Admin {
+        let admin = Admin::new(Metrics::default());
+        admin.set_ready(true);
+        admin
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_whose_registration_is_gone_is_not_ready() {
+        let env = Env::simulated(1, Arc::new(SimFs::new()));
+        let store = Arc::new(MemoryStore::new(env.clone()));
+        let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.unwrap();
+        let broker = RegisterBroker {
+            id: 1,
+            host: "localhost".to_owned(),
+            port: 9092,
+            rack: None,
+            clean_shutdown: true,
+            directory: uuid::Uuid::nil(),
+        };
+        let epoch = metadata.register_broker(broker.clone()).await.unwrap();
+        let admin = ready();
+        spawn_heartbeats(1, epoch, Duration::from_millis(100), env.clone(), metadata.clone(), admin.clone());
+        env.clock.sleep(Duration::from_secs(1)).await;
+        assert!(admin.is_ready());
+        metadata.heartbeat(1, epoch, true).await.unwrap();
+        metadata.register_broker(broker).await.unwrap();
+        env.clock.sleep(Duration::from_secs(1)).await;
+        assert!(!admin.is_ready(), "another has its id");
+        admin.set_ready(true);
+        assert!(!admin.is_ready(), "and it stays so");
     }
 }

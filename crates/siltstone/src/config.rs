@@ -92,6 +92,11 @@ impl Config {
         for (name, value) in &kafka {
             check_kafka(name, value)?;
         }
+        if let (Some(node), Some(broker)) = (kafka.get("node.id"), kafka.get("broker.id"))
+            && node != broker
+        {
+            bail!("node.id={node} and broker.id={broker} differ: give one of them, or both the same value");
+        }
         let node_id = match kafka.get("node.id").or_else(|| kafka.get("broker.id")) {
             Some(id) => id.parse().ok().filter(|id| *id >= 0).ok_or_else(|| anyhow!("node.id must be a number from 0 on, not '{id}'"))?,
             None => 0,
@@ -121,7 +126,7 @@ impl Config {
             role,
             metadata,
             disk_budget: options.disk_budget.clone().or(file.disk_budget).map_or(Ok(DiskBudget::Percent(80)), |text| disk_budget(&text))?,
-            log_json: options.log_json || file.log_json.unwrap_or(false),
+            log_json: options.log_json.or(file.log_json).unwrap_or(false),
             kafka,
         })
     }
@@ -145,7 +150,11 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
 }
 
 /// Settings of Kafka's, by how they begin, that are not served, and what to do instead.
-const NOT_SERVED: [(&str, &str); 8] = [
+const NOT_SERVED: [(&str, &str); 12] = [
+    ("listeners", "--listen HOST:PORT (or `listen` in the file) says it here: leave it out"),
+    ("advertised.listeners", "--advertise HOST:PORT (or `advertise` in the file) says it here: leave it out"),
+    ("log.dir", "--data-dir DIR (or `data_dir` in the file) says it here: leave it out"),
+    ("metadata.log.dir", "--data-dir DIR (or `data_dir` in the file) says it here: leave it out"),
     ("ssl.", "TLS is not served yet: leave it out, and keep the listener on a network that you trust"),
     ("sasl.", "SASL is not served yet: leave it out, and keep the listener on a network that you trust"),
     ("listener.name.", "listeners with security settings of their own are not served yet: leave it out"),
@@ -160,14 +169,21 @@ fn check_kafka(name: &str, value: &str) -> anyhow::Result<()> {
     if name == "node.id" || name == "broker.id" {
         return Ok(());
     }
+    if let Some(instead) = instead_of(name) {
+        bail!("broker setting '{name}': {instead}");
+    }
     if !broker_configs().iter().any(|def| def.name == name) {
-        if let Some((_, instead)) = NOT_SERVED.iter().find(|(prefix, _)| name.starts_with(prefix)) {
-            bail!("broker setting '{name}': {instead}");
-        }
         let nearest = nearest(name, broker_configs().iter().map(|def| def.name)).unwrap_or("node.id");
         bail!("unknown broker setting '{name}', did you mean '{nearest}'?");
     }
     validate_broker_config(name, value).map_err(|reason| anyhow!(reason))
+}
+
+/// What to do instead of giving a setting that is not served. Names that begin as one of those do, yet are served, are taken.
+fn instead_of(name: &str) -> Option<&'static str> {
+    let served = !matches!(name, "listeners" | "advertised.listeners" | "log.dir" | "log.dirs" | "metadata.log.dir")
+        && broker_configs().iter().any(|def| def.name == name);
+    NOT_SERVED.iter().find(|(prefix, _)| !served && name.starts_with(prefix)).map(|(_, instead)| *instead)
 }
 
 /// The known name with the smallest edit distance.
@@ -242,6 +258,44 @@ mod tests {
             assert!(refusal.contains(name) && refusal.contains("leave it out"), "{refusal}");
         }
         assert!(check_kafka("num.partitons", "1").expect_err("misspelt").to_string().contains("num.partitions"));
+    }
+
+    fn with(set: &[&str], config: Option<PathBuf>) -> ServeOptions {
+        ServeOptions { set: set.iter().map(|item| (*item).to_owned()).collect(), config, ..ServeOptions::default() }
+    }
+
+    /// With the habits of `server.properties` one must not end up listening elsewhere, or with the data on another disk, without a word.
+    #[test]
+    fn settings_that_our_own_flags_say_name_the_flag() {
+        for (name, flag) in
+            [("listeners", "--listen"), ("advertised.listeners", "--advertise"), ("log.dirs", "--data-dir"), ("log.dir", "--data-dir")]
+        {
+            let refusal = Config::load(&with(&[&format!("{name}=/x")], None)).expect_err(name).to_string();
+            assert!(refusal.contains(name) && refusal.contains(flag), "{refusal}");
+        }
+        let both = |broker: &str| Config::load(&with(&["node.id=1", &format!("broker.id={broker}")], None));
+        assert!(both("2").is_err_and(|error| error.to_string().contains("node.id=1 and broker.id=2")));
+        assert_eq!(both("1").expect("the same").node_id, 1);
+    }
+
+    #[test]
+    fn flags_and_environment_win_over_the_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("siltstone.toml");
+        let text = "listen = \"127.0.0.1:7001\"\nlog_json = true\n[kafka]\n\"num.partitions\" = 3\n\"log.retention.ms\" = \"5\"\n";
+        std::fs::write(&path, text).expect("writes");
+        let file = Config::load(&with(&[], Some(path.clone()))).expect("loads");
+        assert_eq!((file.listen.port(), file.log_json, file.kafka["num.partitions"].as_str()), (7001, true, "3"));
+        let options = ServeOptions {
+            listen: Some("127.0.0.1:7002".to_owned()),
+            log_json: Some(false),
+            ..with(&["num.partitions=4"], Some(path.clone()))
+        };
+        let merged = Config::load(&options).expect("loads");
+        assert_eq!((merged.listen.port(), merged.log_json), (7002, false));
+        assert_eq!((merged.kafka["num.partitions"].as_str(), merged.kafka["log.retention.ms"].as_str()), ("4", "5"));
+        std::fs::write(&path, "lisen = \"127.0.0.1:7001\"").expect("writes");
+        assert!(Config::load(&with(&[], Some(path))).is_err_and(|error| error.to_string().contains("did you mean 'listen'")));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
+use siltstone_common::clock::Clock;
 use siltstone_coordinator::GroupCoordinator;
 use siltstone_kafka_server::metrics::{ApiMetrics, ServerMetrics};
 use siltstone_kafka_server::telemetry::ClientTelemetry;
@@ -143,11 +144,11 @@ impl Collector for ListenerMetrics {
 }
 
 /// What clients measure (KIP-714): the standard metrics only, so that no client can add a name.
-pub struct ClientMetrics(Arc<ClientTelemetry>);
+pub struct ClientMetrics(Arc<ClientTelemetry>, Arc<dyn Clock>);
 
 impl ClientMetrics {
-    pub fn new(telemetry: Arc<ClientTelemetry>) -> Self {
-        Self(telemetry)
+    pub fn new(telemetry: Arc<ClientTelemetry>, clock: Arc<dyn Clock>) -> Self {
+        Self(telemetry, clock)
     }
 }
 
@@ -159,9 +160,10 @@ impl fmt::Debug for ClientMetrics {
 
 impl Collector for ClientMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let instances = i64::try_from(self.0.instances()).unwrap_or(i64::MAX);
+        let now_ms = u64::try_from(self.1.monotonic().as_millis()).unwrap_or(u64::MAX);
+        let instances = i64::try_from(self.0.instances(now_ms)).unwrap_or(i64::MAX);
         gauge(&mut encoder, "telemetry_clients", "client instances that have asked for a subscription to their metrics", instances)?;
-        let collected = self.0.collected();
+        let collected = self.0.collected(now_ms);
         let mut family = encoder.encode_descriptor("client_metric", "metrics that clients have sent", None, MetricType::Gauge)?;
         for metric in &collected {
             for (stat, value) in [("sum", metric.sum), ("max", metric.max)] {

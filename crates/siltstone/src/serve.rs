@@ -111,7 +111,7 @@ async fn start(config: &Config, env: &Env, admin: &Admin, metrics: &Metrics) -> 
     let bucket = bucket.ok_or_else(|| anyhow!("a broker needs a bucket"))?;
     let listener = BoundListener::bind(&config.listen.to_string()).await.with_context(|| format!("listen address {}", config.listen))?;
     let address = listener.local_addr();
-    let broker = Broker::start(config, env, metadata, bucket, listener, metrics).await?;
+    let broker = Broker::start(config, env, metadata, bucket, listener, (admin, metrics)).await?;
     announce(config, admin, address, admin_address);
     Ok(Some(broker))
 }

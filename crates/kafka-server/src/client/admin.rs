@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 use kafka_protocol::messages::offset_fetch_request::OffsetFetchRequestGroup;
 use kafka_protocol::messages::{
-    BrokerId, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest, FindCoordinatorRequest, GroupId,
-    ListGroupsRequest, ListOffsetsRequest, OffsetFetchRequest,
+    BrokerId, ConsumerGroupDescribeRequest, CreateTopicsRequest, DeleteGroupsRequest, DeleteTopicsRequest, DescribeGroupsRequest,
+    FindCoordinatorRequest, GroupId, ListGroupsRequest, ListOffsetsRequest, OffsetFetchRequest,
 };
 use serde::Serialize;
 
@@ -74,6 +75,8 @@ pub struct GroupListing {
     pub state: String,
     /// `consumer`, …
     pub protocol_type: String,
+    /// `classic` or `consumer`.
+    pub group_type: String,
 }
 
 /// A member of a group.
@@ -190,6 +193,7 @@ impl Client {
                 group: group.group_id.0.to_string(),
                 state: group.group_state.to_string(),
                 protocol_type: group.protocol_type.to_string(),
+                group_type: group.group_type.to_string(),
             }));
         }
         groups.sort_by(|a, b| a.group.cmp(&b.group));
@@ -210,6 +214,11 @@ impl Client {
         let request = DescribeGroupsRequest::default().with_groups(vec![GroupId(text(group))]);
         let answer = self.call_broker(coordinator, request).await?;
         let found = answer.groups.first().ok_or_else(|| ClientError::refused(group, 69, None))?;
+        if found.error_code == ResponseError::GroupIdNotFound.code()
+            && let Some(described) = self.describe_consumer_group(group, coordinator).await?
+        {
+            return Ok(described);
+        }
         check(group, found.error_code, found.error_message.as_deref())?;
         let members = found.members.iter().map(|member| GroupMember {
             member_id: member.member_id.to_string(),
@@ -220,6 +229,21 @@ impl Client {
         let offsets = self.group_offsets(group, coordinator).await?;
         let (state, protocol) = (found.group_state.to_string(), found.protocol_data.to_string());
         Ok(GroupDescription { group: group.to_owned(), state, protocol, members, offsets })
+    }
+
+    /// A group of the protocol of KIP-848; `None` if there is no such group.
+    async fn describe_consumer_group(&mut self, group: &str, coordinator: i32) -> Result<Option<GroupDescription>, ClientError> {
+        let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![GroupId(text(group))]);
+        let answer = self.call_broker(coordinator, request).await?;
+        let Some(found) = answer.groups.first().filter(|found| found.error_code == 0) else { return Ok(None) };
+        let members = found.members.iter().map(|member| GroupMember {
+            member_id: member.member_id.to_string(),
+            client_id: member.client_id.to_string(),
+            host: member.client_host.to_string(),
+        });
+        let offsets = self.group_offsets(group, coordinator).await?;
+        let (state, protocol) = (found.group_state.to_string(), found.assignor_name.to_string());
+        Ok(Some(GroupDescription { group: group.to_owned(), state, protocol, members: members.collect(), offsets }))
     }
 
     async fn group_offsets(&mut self, group: &str, coordinator: i32) -> Result<Vec<GroupOffset>, ClientError> {
@@ -255,5 +279,50 @@ impl Client {
         let request = DeleteGroupsRequest::default().with_groups_names(vec![GroupId(text(group))]);
         let answer = self.call_broker(coordinator, request).await?;
         answer.results.iter().try_for_each(|result| check(group, result.error_code, None))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::ConsumerGroupHeartbeatRequest;
+
+    use super::*;
+    use crate::client::StartAt;
+    use crate::handlers::consumer_group_heartbeat;
+    use crate::rig::Rig;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn groups_of_the_new_protocol_are_described_and_unknown_ones_refused() {
+        let (rig, address) = Rig::serving().await;
+        let mut client = Client::connect(&address).await.expect("connects");
+        client.coordinator("g").await.expect("there is one");
+        let joining = ConsumerGroupHeartbeatRequest::default()
+            .with_group_id(GroupId(text("g")))
+            .with_member_id(text("m"))
+            .with_rebalance_timeout_ms(60_000)
+            .with_subscribed_topic_names(Some(vec![topic_name("t")]))
+            .with_topic_partitions(Some(Vec::new()));
+        let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(20);
+        while consumer_group_heartbeat::handle(&rig.request(1), joining.clone()).await.error_code != 0 {
+            assert!(tokio::time::Instant::now() < deadline, "the coordinator does not come up");
+            tokio::task::yield_now().await;
+        }
+        let found = client.describe_group("g").await.expect("describes");
+        assert_eq!((found.members.len(), found.members[0].member_id.as_str(), found.protocol.as_str()), (1, "m", "uniform"));
+        let listed = client.list_groups().await.expect("lists");
+        assert_eq!((listed[0].group.as_str(), listed[0].group_type.as_str()), ("g", "consumer"));
+        let unknown = client.describe_group("none").await.expect_err("there is no such group").to_string();
+        assert!(unknown.contains("GroupIdNotFound"), "{unknown}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_partition_that_there_is_not_is_refused() {
+        let (_rig, address) = Rig::serving().await;
+        let mut client = Client::connect(&address).await.expect("connects");
+        let topic = NewTopic { name: "t".to_owned(), partitions: 2, replication_factor: 1, configs: BTreeMap::new() };
+        client.create_topic(topic).await.expect("creates");
+        let refused = client.consume("t", Some(99), StartAt::Beginning).await.expect_err("there is none").to_string();
+        assert!(refused.contains("t-99") && refused.contains("2 partitions"), "{refused}");
+        assert!(client.consume("t", Some(1), StartAt::Beginning).await.is_ok());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader, ResponseHeader};
@@ -14,6 +15,17 @@ use super::ClientError;
 /// A larger answer is refused.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
+/// How long a broker may take to accept, as Kafka's clients have it (`socket.connection.setup.timeout.ms`).
+const CONNECT_TIME: Duration = Duration::from_secs(10);
+/// And to answer, or to go on with an answer (`default.api.timeout.ms`).
+const ANSWER_TIME: Duration = Duration::from_secs(60);
+
+/// What `io` comes to, if that is soon enough.
+async fn in_time<T>(limit: Duration, io: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, io).await.unwrap_or_else(|_elapsed| Err(late()))
+}
+
 #[derive(Debug)]
 pub(super) struct Connection {
     address: String,
@@ -25,7 +37,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) async fn open(address: &str) -> Result<Self, ClientError> {
         let failed = |source| ClientError::Io { address: address.to_owned(), source };
-        let stream = TcpStream::connect(address).await.map_err(failed)?;
+        let stream = in_time(CONNECT_TIME, TcpStream::connect(address)).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let mut connection = Self { address: address.to_owned(), stream, versions: HashMap::new(), correlation_id: 0 };
         let software = StrBytes::from_static_str("siltstone");
@@ -65,7 +77,7 @@ impl Connection {
         encoded.map_err(|error| self.protocol(error.to_string()))?;
         let length = i32::try_from(frame.len() - 4).map_err(|_| self.protocol("the request is too large".to_owned()))?;
         frame[..4].copy_from_slice(&length.to_be_bytes());
-        self.stream.write_all(&frame).await.map_err(|error| self.io(error))?;
+        in_time(ANSWER_TIME, self.stream.write_all(&frame)).await.map_err(|error| self.io(error))?;
         let mut answer = self.read_frame().await?;
         let decoded = ResponseHeader::decode(&mut answer, R::Response::header_version(version));
         let header = decoded.map_err(|error| self.protocol(error.to_string()))?;
@@ -77,13 +89,14 @@ impl Connection {
 
     async fn read_frame(&mut self) -> Result<Bytes, ClientError> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length).await.map_err(|error| self.io(error))?;
+        in_time(ANSWER_TIME, self.stream.read_exact(&mut length)).await.map_err(|error| self.io(error))?;
         let length = usize::try_from(length.as_slice().get_i32()).ok().filter(|length| *length <= ANSWER_BYTES_MAX);
         let length = length.ok_or_else(|| self.protocol("not a Kafka answer".to_owned()))?;
         let mut frame = BytesMut::new();
         while frame.len() < length {
             let missing = length - frame.len();
-            let read = (&mut self.stream).take(missing as u64).read_buf(&mut frame).await.map_err(|error| self.io(error))?;
+            let mut rest = (&mut self.stream).take(missing as u64);
+            let read = in_time(ANSWER_TIME, rest.read_buf(&mut frame)).await.map_err(|error| self.io(error))?;
             if read == 0 {
                 return Err(self.io(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -97,5 +110,19 @@ impl Connection {
 
     fn protocol(&self, reason: String) -> ClientError {
         ClientError::Protocol { address: self.address.clone(), reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The next of several addresses must have its turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_broker_that_does_not_answer_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("bound").to_string();
+        let refused = Connection::open(&address).await.err().map(|error| error.to_string());
+        assert!(refused.is_some_and(|error| error.contains(&address) && error.contains("no answer within")));
     }
 }

@@ -1,6 +1,7 @@
 //! Producing and consuming.
 
 use bytes::Bytes;
+use kafka_protocol::ResponseError;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use kafka_protocol::messages::{BrokerId, FetchRequest, ProduceRequest};
@@ -143,6 +144,10 @@ impl Client {
             };
             positions.push(Position { partition: index, leader, next_offset, high_watermark });
         }
+        if let Some(partition) = partition.filter(|_| positions.is_empty()) {
+            let reason = format!("the topic has {} partitions, from 0 on", found.partitions.len());
+            return Err(ClientError::refused(format!("{topic}-{partition}"), ResponseError::UnknownTopicOrPartition.code(), Some(&reason)));
+        }
         Ok(Consumption { topic: topic.to_owned(), topic_id: found.topic_id, positions })
     }
 
@@ -188,10 +193,14 @@ fn fetch_request(consumption: &Consumption, leader: i32) -> FetchRequest {
         .with_topics(vec![topic.with_partitions(partitions.collect())])
 }
 
-/// Adds the records of `bytes` from the position on, and moves it. The last batch may be cut short.
+/// Adds the records of `bytes` from the position on, and moves it. The last batch may be cut short, the first may not: it would be read for ever.
 fn decode(position: &mut Position, bytes: &[u8], read: &mut Vec<ConsumedRecord>) -> Result<(), String> {
-    for batch in batches(bytes) {
-        let Ok((header, batch)) = batch else { break };
+    for (batch, at) in batches(bytes).zip(0..) {
+        let (header, batch) = match batch {
+            Ok(batch) => batch,
+            Err(error) if at == 0 => return Err(format!("the batch at offset {} can't be read: {error}", position.next_offset)),
+            Err(_) => break,
+        };
         if !header.is_control() {
             let body = inflate(&header, batch, INFLATED_BYTES_MAX).map_err(|error| error.to_string())?;
             for record in records(&header, &body) {
@@ -215,4 +224,24 @@ fn decode(position: &mut Position, bytes: &[u8], read: &mut Vec<ConsumedRecord>)
         position.next_offset = position.next_offset.max(header.last_offset() + 1);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_is_broken_is_an_error_and_one_cut_short_behind_others_is_not() {
+        let mut builder = BatchBuilder::new(Compression::None);
+        builder.record(1, None, Some(b"value"), &[]);
+        let whole = builder.build().freeze();
+        let decode_from_start = |bytes: &[u8]| {
+            let mut position = Position { partition: 0, leader: 0, next_offset: 0, high_watermark: 9 };
+            let mut read = Vec::new();
+            decode(&mut position, bytes, &mut read).map(|()| (read.len(), position.next_offset))
+        };
+        assert_eq!(decode_from_start(&[]), Ok((0, 0)));
+        assert_eq!(decode_from_start(&[&whole[..], &whole[..whole.len() - 3]].concat()), Ok((1, 1)));
+        assert!(decode_from_start(&whole[..whole.len() - 3]).is_err_and(|reason| reason.contains("offset 0")));
+    }
 }

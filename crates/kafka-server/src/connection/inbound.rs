@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::answer::LENGTH_PREFIX_BYTES;
 use crate::budget::Charge;
 use crate::guard::{FIXED_HEAD_BYTES, key_and_version};
-use crate::limits::{ORDINARY_REQUEST_BYTES_MAX, UNCHARGED_BYTES};
+use crate::limits::{ORDINARY_REQUEST_BYTES_MAX, QUESTION_BYTES_MAX, QUESTIONS, UNCHARGED_BYTES};
 
 /// What a connection reads at once while it knows nothing of its peer's frames, bytes.
 const FIRST_CHUNK_BYTES: usize = 4 * 1024;
@@ -105,8 +105,13 @@ impl Inbound {
             Ok(size) if size > self.request_bytes_max => Err(foreign_protocol(prefix).unwrap_or(too_long(self.request_bytes_max))),
             Ok(size) => {
                 let key = key_and_version(&self.buffer[LENGTH_PREFIX_BYTES..]).map(|(key, _)| key);
-                if size > ORDINARY_REQUEST_BYTES_MAX && key.is_some_and(|key| key != PRODUCE_KEY) {
-                    return Err(too_long(ORDINARY_REQUEST_BYTES_MAX));
+                let max = match key {
+                    None | Some(PRODUCE_KEY) => size,
+                    Some(key) if size > QUESTION_BYTES_MAX && QUESTIONS.contains(&key) => QUESTION_BYTES_MAX,
+                    Some(_) => ORDINARY_REQUEST_BYTES_MAX,
+                };
+                if size > max {
+                    return Err(too_long(max));
                 }
                 Ok(Some(size + LENGTH_PREFIX_BYTES))
             }

@@ -329,6 +329,11 @@ async fn only_produce_may_be_large() {
     head[..4].copy_from_slice(&(17u32 << 20).to_be_bytes());
     stream.write_all(&head).await.expect("writes");
     read_close(&mut stream).await;
+    let mut question = rig.connect().await;
+    let mut head = request(32, 1, 1, 0);
+    head[..4].copy_from_slice(&(2u32 << 20).to_be_bytes());
+    question.write_all(&head).await.expect("writes");
+    read_close(&mut question).await;
 }
 
 #[tokio::test]

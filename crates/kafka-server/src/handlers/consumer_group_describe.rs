@@ -9,6 +9,7 @@ use kafka_protocol::protocol::StrBytes;
 use siltstone_coordinator::{DescribedConsumerMember, DescribedPartitions};
 use siltstone_metadata::acls::{AclOperation, ResourceType};
 
+use crate::answer::AnswerRoom;
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
 use crate::topic_lookup::{OPERATIONS_UNKNOWN, text, topic_name};
@@ -18,6 +19,7 @@ const CLASSIC_MEMBER: i8 = 0;
 const CONSUMER_MEMBER: i8 = 1;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
+    let mut room = AnswerRoom::new();
     let groups = request.group_ids.into_iter().map(|group_id| {
         if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::Group, group_id.0.as_str()) {
             return DescribedGroup::default()
@@ -25,7 +27,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupDescribeR
                 .with_error_code(error.code())
                 .with_authorized_operations(OPERATIONS_UNKNOWN);
         }
-        let group = hide_topics(ctx, describe(ctx, group_id));
+        let group = match room.check() {
+            Ok(()) => hide_topics(ctx, describe(ctx, group_id)),
+            Err(error) => DescribedGroup::default().with_group_id(group_id).with_error_code(error.code()),
+        };
+        room.take(1 + group.members.iter().map(parts_of).sum::<usize>(), 0);
         let operations = match request.include_authorized_operations && group.error_code == 0 {
             true => ctx.authorized_operations(ResourceType::Group, group.group_id.0.as_str()),
             false => OPERATIONS_UNKNOWN,
@@ -63,6 +69,13 @@ fn describe(ctx: &RequestContext, group_id: GroupId) -> DescribedGroup {
             .with_assignor_name(StrBytes::from_static_str(group.assignor))
             .with_members(group.members.into_iter().map(|described| member(ctx, described)).collect()),
     }
+}
+
+/// The member, its topics, and its partitions by the dozen.
+fn parts_of(member: &Member) -> usize {
+    let assignments = [&member.assignment, &member.target_assignment];
+    let topics = assignments.iter().flat_map(|assignment| &assignment.topic_partitions);
+    2 + member.subscribed_topic_names.len() + topics.map(|topic| 1 + topic.partitions.len() / 12).sum::<usize>()
 }
 
 fn member(ctx: &RequestContext, member: DescribedConsumerMember) -> Member {

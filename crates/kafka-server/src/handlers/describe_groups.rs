@@ -6,12 +6,14 @@ use kafka_protocol::protocol::StrBytes;
 use siltstone_coordinator::{GroupError, Refusal};
 use siltstone_metadata::acls::{AclOperation, ResourceType};
 
+use crate::answer::AnswerRoom;
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
 use crate::topic_lookup::{OPERATIONS_UNKNOWN, text};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest) -> DescribeGroupsResponse {
     let asks_operations = ctx.api_version >= 3 && request.include_authorized_operations;
+    let mut room = AnswerRoom::new();
     let groups = request.groups.into_iter().map(|group_id| {
         if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::Group, group_id.0.as_str()) {
             return DescribedGroup::default()
@@ -19,7 +21,12 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest)
                 .with_error_code(error.code())
                 .with_authorized_operations(OPERATIONS_UNKNOWN);
         }
-        let group = describe(ctx, group_id);
+        let group = match room.check() {
+            Ok(()) => describe(ctx, group_id),
+            Err(error) => DescribedGroup::default().with_group_id(group_id).with_error_code(error.code()),
+        };
+        let bytes = group.members.iter().map(|member| member.member_metadata.len() + member.member_assignment.len()).sum();
+        room.take(1 + group.members.len(), bytes);
         let operations = match asks_operations && group.error_code == 0 {
             true => ctx.authorized_operations(ResourceType::Group, group.group_id.0.as_str()),
             false => OPERATIONS_UNKNOWN,

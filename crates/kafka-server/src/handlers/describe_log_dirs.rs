@@ -1,12 +1,11 @@
 //! DescribeLogDirs over both tiers: the local data directory, and the bucket as a directory called `remote`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use bytes::{BufMut, BytesMut};
 use kafka_protocol::messages::describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic};
 use kafka_protocol::messages::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
-use siltstone_metadata::MetadataImage;
 use siltstone_metadata::acls::AclOperation;
 
 use crate::answer::{Answer, begin_frame, encode_answer, finish_frame};
@@ -26,8 +25,16 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest
     let image = ctx.services.metadata.image();
     let (partitions, total, usable) = ctx.services.replicas.describe_log_dir().await;
     let (mut local, mut remote) = (Sizes::new(), Sizes::new());
+    let asked: Option<HashSet<(&str, i32)>> = request
+        .topics
+        .as_ref()
+        .map(|topics| topics.iter().flat_map(|topic| topic.partitions.iter().map(|index| (topic.topic.0.as_str(), *index))).collect());
     for partition in partitions {
-        let Some(name) = wanted(&image, &request, partition.id) else { continue };
+        let Some(topic) = image.topic_by_id(partition.id.topic_id) else { continue };
+        if asked.as_ref().is_some_and(|asked| !asked.contains(&(topic.name.as_str(), partition.id.partition))) {
+            continue;
+        }
+        let name = topic.name.clone();
         local.entry(name.clone()).or_default().push((partition.id.partition, partition.local_bytes));
         if partition.remote_bytes > 0 {
             remote.entry(name).or_default().push((partition.id.partition, partition.remote_bytes));
@@ -38,16 +45,6 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeLogDirsRequest
         results.push(dir("remote", remote, ctx.api_version, (0, 0)));
     }
     DescribeLogDirsResponse::default().with_results(results)
-}
-
-/// The partition's topic, if the request asks for the partition.
-fn wanted(image: &MetadataImage, request: &DescribeLogDirsRequest, id: siltstone_common::TopicIdPartition) -> Option<String> {
-    let topic = image.topic_by_id(id.topic_id)?;
-    let asked = match &request.topics {
-        None => true,
-        Some(topics) => topics.iter().any(|asked| asked.topic.0.as_str() == topic.name && asked.partitions.contains(&id.partition)),
-    };
-    asked.then(|| topic.name.clone())
 }
 
 fn dir(name: &str, sizes: Sizes, version: i16, (total, usable): (u64, u64)) -> DescribeLogDirsResult {

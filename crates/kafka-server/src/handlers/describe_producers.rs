@@ -6,18 +6,27 @@ use kafka_protocol::messages::{DescribeProducersRequest, DescribeProducersRespon
 use siltstone_log::producers::ProducerInfo;
 use siltstone_metadata::acls::{AclOperation, ResourceType};
 
+use crate::answer::AnswerRoom;
 use crate::context::RequestContext;
 use crate::error_codes::replica_error;
 use crate::topic_lookup::{by_name, is_valid_name, text};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeProducersRequest) -> DescribeProducersResponse {
+    let mut room = AnswerRoom::new();
     let mut topics = Vec::with_capacity(request.topics.len());
     for topic in request.topics {
         let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
         for index in topic.partition_indexes {
             let answer = PartitionResponse::default().with_partition_index(index);
-            partitions.push(match producers(ctx, &topic.name, index).await {
-                Ok(producers) => answer.with_active_producers(producers.iter().map(state).collect()),
+            let found = match room.check() {
+                Ok(()) => producers(ctx, &topic.name, index).await,
+                Err(error) => Err(Refusal { error, message: None }),
+            };
+            partitions.push(match found {
+                Ok(producers) => {
+                    room.take(1 + producers.len(), 0);
+                    answer.with_active_producers(producers.iter().map(state).collect())
+                }
                 Err(Refusal { error, message }) => answer.with_error_code(error.code()).with_error_message(message.map(text)),
             });
         }

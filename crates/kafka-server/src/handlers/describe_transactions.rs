@@ -5,20 +5,25 @@ use kafka_protocol::messages::{DescribeTransactionsRequest, DescribeTransactions
 use siltstone_coordinator::DescribedTransaction;
 use siltstone_metadata::acls::{AclOperation, ResourceType};
 
+use crate::answer::AnswerRoom;
 use crate::context::RequestContext;
 use crate::error_codes::transaction_error;
 use crate::topic_lookup::{text, topic_name};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
+    let mut room = AnswerRoom::new();
     let states = request.transactional_ids.into_iter().map(|transactional_id| {
         if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::TransactionalId, &transactional_id) {
             return TransactionState::default().with_transactional_id(transactional_id).with_error_code(error.code());
         }
-        let described = ctx.services.transactions.describe(&transactional_id);
+        let described = room.check().and_then(|()| ctx.services.transactions.describe(&transactional_id).map_err(transaction_error));
         let answer = TransactionState::default().with_transactional_id(transactional_id);
         match described {
-            Ok(transaction) => fill(ctx, answer, transaction),
-            Err(error) => answer.with_error_code(transaction_error(error).code()),
+            Ok(transaction) => {
+                room.take(1 + transaction.partitions.len(), 0);
+                fill(ctx, answer, transaction)
+            }
+            Err(error) => answer.with_error_code(error.code()),
         }
     });
     DescribeTransactionsResponse::default().with_transaction_states(states.collect())

@@ -1,5 +1,7 @@
 //! OffsetFetch: the committed positions of one group, or from version 8 of several (KIP-709).
 
+use std::collections::HashSet;
+
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestTopic, OffsetFetchRequestTopics};
 use kafka_protocol::messages::offset_fetch_response::{
@@ -13,6 +15,7 @@ use siltstone_coordinator::{CommittedOffset, FetchOffsetsRequest, TopicPartition
 use siltstone_metadata::MetadataImage;
 use siltstone_metadata::acls::{AclOperation, ResourceType};
 
+use crate::answer::AnswerRoom;
 use crate::by_topic_id::{ById, FIRST_VERSION, put_names};
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
@@ -64,6 +67,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetFetchReques
 }
 
 async fn fetch_groups(ctx: &RequestContext, request: OffsetFetchRequest, topic_ids: Vec<TopicId>) -> OffsetFetchResponse {
+    let mut room = AnswerRoom::new();
     let mut groups = Vec::with_capacity(request.groups.len());
     let mut topic_ids = topic_ids.into_iter();
     for mut group in request.groups {
@@ -91,10 +95,12 @@ async fn fetch_groups(ctx: &RequestContext, request: OffsetFetchRequest, topic_i
             partitions,
             require_stable: request.require_stable,
         };
-        let fetched = match permitted {
+        let fetched = match permitted.and(room.check()) {
             Ok(()) => fetch(ctx, asked).await,
             Err(error) => Err(error),
         };
+        let offsets = fetched.as_deref().unwrap_or_default();
+        room.take(1 + offsets.len(), offsets.iter().map(|(_, committed)| committed.metadata.len()).sum());
         let is_refused = fetched.is_err();
         let mut answer = group_answer(group.group_id, fetched);
         if group.topics.is_none() {
@@ -139,7 +145,15 @@ fn may_see(ctx: &RequestContext, topic: &str) -> bool {
     ctx.allows(AclOperation::Describe, ResourceType::Topic, topic)
 }
 
-async fn fetch(ctx: &RequestContext, request: FetchOffsetsRequest) -> Result<Fetched, ResponseError> {
+/// Partitions of a group up to this many may be asked for more than once.
+const REPEATS_MAX: usize = 10_000;
+
+async fn fetch(ctx: &RequestContext, mut request: FetchOffsetsRequest) -> Result<Fetched, ResponseError> {
+    if let Some(partitions) = request.partitions.as_mut().filter(|partitions| partitions.len() > REPEATS_MAX) {
+        // Four bytes would ask for all of an offset's metadata each time (I42).
+        let mut seen = HashSet::new();
+        partitions.retain(|id| seen.insert(id.clone()));
+    }
     ctx.services.groups.fetch_offsets(request).await.map_err(group_error)
 }
 

@@ -69,7 +69,36 @@ fn what_clients_send_is_summed_up() {
         }
     }
     let metric = |name: &str, sum, max| ClientMetric { name: name.to_owned(), instances: 2, sum, max };
-    assert_eq!(receiver.collected(), [metric(rate, 7.0, 5.0), metric(total, 14.0, 10.0)]);
+    assert_eq!(receiver.collected(2_010), [metric(rate, 7.0, 5.0), metric(total, 14.0, 10.0)]);
+}
+
+#[test]
+fn clients_that_have_gone_count_no_more() {
+    let (receiver, image) = (receiver(), image(&[("all", &[("metrics", "*"), ("interval.ms", "1000")])]));
+    let rate = "org.apache.kafka.producer.connection.creation.rate";
+    for (id, terminating) in [(1, false), (2, true)] {
+        let told = receiver.subscribe(&image, &facts(id), 0).expect("told");
+        let data = metrics(rate, 2.0, false);
+        let push = Push { terminating, ..push(id, told.subscription_id, &data) };
+        receiver.push(&image, &facts(id), &push, 10).expect("taken");
+    }
+    assert_eq!((receiver.instances(10), receiver.collected(10).first().map(|metric| metric.sum)), (1, Some(2.0)), "one has said good-bye");
+    assert_eq!((receiver.instances(3_010), receiver.collected(3_010)), (0, Vec::new()), "the other was not heard of for three intervals");
+}
+
+/// A churn of connections must not take what is known of those that stay.
+#[test]
+fn software_is_known_for_as_long_as_its_connection_lasts() {
+    let receiver = receiver();
+    let peer = |port: usize| SocketAddr::from(([10, 0, u8::try_from(port >> 16).expect("few"), 1], (port & 0xffff) as u16));
+    receiver.note_software(peer(1), "first", "1");
+    for port in 2..SOFTWARE_MAX + 100 {
+        receiver.note_software(peer(port), "other", "1");
+        receiver.forget_software(peer(port));
+    }
+    assert_eq!(receiver.software(peer(1)).0, "first");
+    receiver.forget_software(peer(1));
+    assert_eq!(receiver.software(peer(1)).0, "", "a later client from there may be another");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `siltstone group …`
 
 use clap::Subcommand;
-use siltstone_kafka_server::client::GroupOffset;
+use siltstone_kafka_server::client::{GroupListing, GroupOffset};
 
 use super::{Connect, Output};
 
@@ -34,8 +34,10 @@ pub async fn run(command: GroupCommand) -> anyhow::Result<()> {
     match command {
         GroupCommand::List { connect } => {
             let groups = connect.client().await?.list_groups().await?;
-            let rows = groups.iter().map(|group| vec![group.group.clone(), group.state.clone(), group.protocol_type.clone()]);
-            connect.print(&groups, &["GROUP", "STATE", "TYPE"], rows.collect())
+            let row = |group: &GroupListing| {
+                vec![group.group.clone(), group.group_type.clone(), group.protocol_type.clone(), group.state.clone()]
+            };
+            connect.print(&groups, &["GROUP", "TYPE", "PROTOCOL", "STATE"], groups.iter().map(row).collect())
         }
         GroupCommand::Describe { group, connect } => describe(&group, &connect).await,
         GroupCommand::Delete { group, connect } => {
@@ -53,7 +55,8 @@ async fn describe(group: &str, connect: &Connect) -> anyhow::Result<()> {
         vec![offset.topic.clone(), offset.partition.to_string(), offset.committed.to_string(), offset.end_offset.to_string(), lag(offset)]
     });
     if connect.output == Output::Text {
-        println!("group {} is {}, {} members, assignor {}", found.group, found.state, found.members.len(), found.protocol);
+        let assignor = if found.protocol.is_empty() { "-" } else { &found.protocol };
+        println!("group {} is {}, {} members, assignor {assignor}", found.group, found.state, found.members.len());
         for member in &found.members {
             println!("  {} ({}) from {}", member.member_id, member.client_id, member.host);
         }
