@@ -2,7 +2,8 @@
 """Siltstone beside Apache Kafka in one run: broker CPU-seconds per GB, and ratios.
 
 Both brokers run on this machine, one after the other per row, warmed up, Siltstone syncing before each acknowledgement, Kafka without flush. Both
-keep all on the local disk (Kafka has no other tier by itself); what tiering to a local directory adds has a row of its own. A fetch row reads the
+keep all on the local disk (topics with remote.storage.enable=false: Kafka has no other tier by itself); what tiering to a local directory adds has a row
+of its own. A fetch row reads the
 whole topic once before it is measured. Only the ratios of one run mean anything.
 Usage: run.py [--gigabytes N] [--warm-up N] [--without-kafka]
 """
@@ -22,7 +23,6 @@ HERE = pathlib.Path(__file__).parent
 SILTSTONE = os.environ["SILTSTONE_BIN"]
 BENCH = pathlib.Path(os.environ["CARGO_TARGET_DIR"]) / "release/siltstone-bench"
 KAFKA = HERE.parent / "compat/kafka.sh"
-UNTIERED = ["--set", "remote.log.storage.system.enable=false"]
 # Small segments whose local copies go at once.
 COLD = ["--set", "log.segment.bytes=33554432", "--set", "log.local.retention.bytes=1"]
 
@@ -98,7 +98,7 @@ def compare(siltstone, kafka, options):
 
 def start_to_ack(directory):
     start = time.monotonic()
-    broker = Siltstone(directory, UNTIERED)
+    broker = Siltstone(directory, [])
     bench("produce", "--topic", "first", "--gigabytes", 0, "--warm-up", 0, "--broker", broker.address, "--pid", broker.pid)
     took_ms = (time.monotonic() - start) * 1000
     print(f"start to first acknowledged record: {took_ms:.0f} ms (listening after {broker.started_ms:.0f} ms; with the generator's own start and CreateTopics)")
@@ -109,7 +109,7 @@ def beside_cold_reader(directory, options):
     """p99 of one producer that waits for each acknowledgement, with and without a reader of what only the bucket has; in turn, the medians."""
     broker = Siltstone(directory, COLD)
     target = ["--broker", broker.address, "--pid", broker.pid]
-    bench("produce", "--topic", "cold", "--gigabytes", 1, *target)
+    bench("produce", "--topic", "cold", "--tiered", "--gigabytes", 1, *target)
     time.sleep(5)
     quiet, beside = [], []
     for turn in range(6):
@@ -125,9 +125,23 @@ def beside_cold_reader(directory, options):
     broker.stop()
 
 
+def many_partitions(directory):
+    """Acknowledgements of 1,000 partitions: the rate with a sync before each beside the rate with flushing left to the system; in turn, the medians."""
+    broker = Siltstone(directory, [])
+    rates = {"1": [], "1000000000": []}
+    for turn in range(6):
+        flush = list(rates)[turn % 2]
+        out = bench("produce", "--topic", f"many-{flush}", "--flush-messages", flush, "--partitions", 1000, "--batch-bytes", 16384, "--in-flight", 64,
+                    "--gigabytes", 0.3, "--warm-up", 0.1, "--broker", broker.address, "--pid", broker.pid)
+        rates[flush].append(float(re.search(r"([\d.]+) MB/s", out)[1]))
+    durable, own = (sorted(figures)[1] for figures in rates.values())
+    print(f"1,000 partitions, 16 KiB, 64 in flight: durable {durable:.0f} MB/s, without flush {own:.0f} MB/s, {durable / own:.0%} (target 80%)")
+    broker.stop()
+
+
 def tiered(directory, options):
     broker = Siltstone(directory, [])
-    cost = load(broker, "produce", "--topic", "tiered", "--gigabytes", options.gigabytes, "--warm-up", options.warm_up)
+    cost = load(broker, "produce", "--topic", "tiered", "--tiered", "--gigabytes", options.gigabytes, "--warm-up", options.warm_up)
     row("produce 1 KiB, none, 1 partition, tiered", cost, None, "-")
     broker.stop()
 
@@ -140,7 +154,7 @@ def main():
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="siltstone-bench-") as root:
         start_to_ack(f"{root}/first")
-        siltstone = Siltstone(f"{root}/siltstone", UNTIERED)
+        siltstone = Siltstone(f"{root}/siltstone", [])
         kafka = None
         try:
             kafka = None if options.without_kafka else Kafka(f"{root}/kafka")
@@ -155,6 +169,7 @@ def main():
         for name in ("siltstone", "kafka"):
             shutil.rmtree(f"{root}/{name}", ignore_errors=True)
         tiered(f"{root}/tiered", options)
+        many_partitions(f"{root}/many")
         beside_cold_reader(f"{root}/cold", options)
 
 

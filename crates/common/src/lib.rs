@@ -4,6 +4,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "this crate is the door that the lint points to")]
 
+pub mod bell;
 pub mod clock;
 pub mod entropy;
 pub mod env;

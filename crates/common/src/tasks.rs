@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 /// Where tasks are spawned. Clones share the same shutdown; [`Tasks::child`] makes a group that can be stopped alone.
 #[derive(Clone, Debug)]
@@ -19,27 +20,73 @@ pub struct Tasks {
     token: CancellationToken,
     tracker: TaskTracker,
     threaded: bool,
+    /// Where they run, if not where they are spawned.
+    runtime: Option<Handle>,
+}
+
+/// How much nicer than others the threads of [`low_priority_runtime`] are: against a busy thread they get a tenth of a core.
+const LOW_PRIORITY: i32 = 10;
+
+/// A runtime whose threads, those of blocking work too, give way to all others of the machine: for work that nobody waits for, or that may
+/// take long, such as reading what is old. Where the system does not let threads be nice, they are as others.
+///
+/// # Errors
+/// Threads can't be started.
+pub fn low_priority_runtime(name: &'static str) -> std::io::Result<Runtime> {
+    let give_way = || {
+        if let Err(error) = rustix::process::setpriority_process(None, LOW_PRIORITY) {
+            tracing::debug!(%error, "a thread keeps its priority");
+        }
+    };
+    Builder::new_multi_thread().enable_all().thread_name(name).on_thread_start(give_way).build()
 }
 
 impl Tasks {
     /// Tasks on the runtime's threads, I/O loops on threads of their own, blocking work on the blocking pool.
     pub fn threaded() -> Self {
-        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), threaded: true }
+        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), threaded: true, runtime: None }
     }
 
     /// Everything on the current runtime's thread: for simulations.
     pub fn single_threaded() -> Self {
-        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), threaded: false }
+        Self { token: CancellationToken::new(), tracker: TaskTracker::new(), threaded: false, runtime: None }
     }
 
     /// A group that stops when this one does, or alone by its own [`Tasks::shutdown`].
     pub fn child(&self) -> Self {
-        Self { token: self.token.child_token(), tracker: TaskTracker::new(), threaded: self.threaded }
+        let runtime = self.runtime.clone();
+        Self { token: self.token.child_token(), tracker: TaskTracker::new(), threaded: self.threaded, runtime }
+    }
+
+    /// As [`Tasks::child`], with its tasks and blocking work on `runtime`.
+    pub fn child_on(&self, runtime: &Handle) -> Self {
+        Self { runtime: Some(runtime.clone()), ..self.child() }
+    }
+
+    /// True if I/O loops have threads of their own.
+    pub(crate) fn is_threaded(&self) -> bool {
+        self.threaded
     }
 
     /// Spawns `future`. It should end soon after [`Tasks::stopped`] completes.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        self.tracker.spawn(supervised(name, future));
+        match &self.runtime {
+            Some(runtime) => self.tracker.spawn_on(supervised(name, future), runtime),
+            None => self.tracker.spawn(supervised(name, future)),
+        };
+    }
+
+    /// Runs `future` where this group's tasks run. Dropping the returned future ends it. `None` if it panicked (logged) or the runtime is
+    /// going away.
+    pub async fn run<T: Send + 'static>(&self, future: impl Future<Output = T> + Send + 'static) -> Option<T> {
+        let Some(runtime) = &self.runtime else { return Some(future.await) };
+        match AbortOnDropHandle::new(runtime.spawn(future)).await {
+            Ok(value) => Some(value),
+            Err(error) => {
+                tracing::error!(%error, "a task failed");
+                None
+            }
+        }
     }
 
     /// Spawns an I/O loop that blocks in system calls: on a thread of its own, or in a simulation as an ordinary task.
@@ -62,7 +109,11 @@ impl Tasks {
         if !self.threaded {
             return Some(work());
         }
-        match tokio::task::spawn_blocking(work).await {
+        let running = match &self.runtime {
+            Some(runtime) => runtime.spawn_blocking(work),
+            None => tokio::task::spawn_blocking(work),
+        };
+        match running.await {
             Ok(value) => Some(value),
             Err(error) => {
                 tracing::error!(%error, "blocking work failed");
@@ -146,6 +197,26 @@ mod tests {
         });
         assert!(tasks.shutdown(Duration::from_secs(5)).await);
         assert!(receiver.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_group_on_another_runtime_runs_there_and_stops_with_its_parent() {
+        let other = low_priority_runtime("other").unwrap();
+        let tasks = Tasks::threaded();
+        let group = tasks.child_on(other.handle());
+        let name = || std::thread::current().name().map(str::to_owned);
+        let nice = || rustix::process::getpriority_process(None).unwrap();
+        assert_eq!(group.run(async move { (name(), nice()) }).await, Some((Some("other".to_owned()), nice() + LOW_PRIORITY)));
+        assert_eq!(group.blocking(move || (name(), nice())).await, Some((Some("other".to_owned()), nice() + LOW_PRIORITY)));
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let stopping = group.clone();
+        group.spawn("loop", async move {
+            stopping.stopped().await;
+            let _ = sender.send(name());
+        });
+        assert!(tasks.shutdown(Duration::from_secs(5)).await);
+        assert_eq!(receiver.await.unwrap().as_deref(), Some("other"));
+        other.shutdown_background();
     }
 
     #[test]

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use siltstone_common::bell::Bell;
 use tokio::sync::Notify;
 
 use crate::partition::PartitionLog;
@@ -71,15 +72,6 @@ struct Queue {
     awaited: usize,
 }
 
-/// What the loop finds in the queue.
-#[derive(Copy, Clone, Debug, PartialEq, Eq)]
-enum Queued {
-    Nothing,
-    /// More is to be expected soon.
-    Few,
-    Due,
-}
-
 impl Queue {
     fn is_due(&self) -> bool {
         self.entries.len() >= self.awaited || self.bytes >= GROUP_BYTES
@@ -90,7 +82,7 @@ impl Queue {
 #[derive(Debug)]
 pub(crate) struct Wal {
     queue: Mutex<Queue>,
-    work: Notify,
+    work: Bell,
     room: Notify,
     closing: AtomicBool,
     /// The files waiting for segments are far more than they should be: appends have to wait for the disk.
@@ -99,11 +91,11 @@ pub(crate) struct Wal {
 }
 
 impl Wal {
-    /// A WAL whose next entry gets `next_sequence`.
-    pub(crate) fn new(next_sequence: u64, files: WalFiles) -> Self {
+    /// A WAL whose next entry gets `next_sequence`, and whose loop waits for `work`.
+    pub(crate) fn new(next_sequence: u64, files: WalFiles, work: Bell) -> Self {
         Self {
             queue: Mutex::new(Queue { entries: Vec::new(), bytes: 0, next_sequence, awaited: 1 }),
-            work: Notify::new(),
+            work,
             room: Notify::new(),
             closing: AtomicBool::new(false),
             overfull: AtomicBool::new(false),
@@ -123,7 +115,7 @@ impl Wal {
         let is_due = queue.is_due();
         drop(queue);
         if is_due && !was_due {
-            self.work.notify_one();
+            self.work.ring();
         }
         sequence
     }
@@ -174,16 +166,11 @@ impl Wal {
     }
 
     /// Looks whether what is queued is worth a commit: as many entries as are `expected`, or enough bytes. If not, the loop is woken
-    /// as soon as it is, or, with nothing queued, at the first entry.
-    fn look(&self, expected: usize) -> Queued {
+    /// as soon as it is.
+    fn is_due(&self, expected: usize) -> bool {
         let mut queue = self.queue.lock();
-        let is_empty = queue.entries.is_empty();
-        queue.awaited = if is_empty { 1 } else { expected };
-        match queue.is_due() {
-            true => Queued::Due,
-            false if is_empty => Queued::Nothing,
-            false => Queued::Few,
-        }
+        queue.awaited = expected;
+        queue.is_due()
     }
 
     /// Notes that `bytes` of what was taken are done with; how many entries were queued meanwhile.
@@ -203,7 +190,7 @@ impl Wal {
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Release);
         self.wake_waiting();
-        self.work.notify_one();
+        self.work.ring();
     }
 
     /// Drops what is still queued, for the loop has ended: nobody was told that it is safe.

@@ -17,6 +17,7 @@ use siltstone_metadata::{MetadataApi, MetadataError};
 use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaError, ReplicaManager};
 use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, StoreError, Uploader};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
 use crate::config::{Config, DiskBudget};
@@ -50,10 +51,11 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Recovers the logs, registers, and serves `listener`.
+    /// Recovers the logs, registers, and serves `listener`. Reads from the bucket run on `cold_runtime`.
     pub async fn start(
         config: &Config,
         env: &Env,
+        cold_runtime: &Handle,
         metadata: Arc<dyn MetadataApi>,
         bucket: RemoteStore,
         listener: BoundListener,
@@ -75,7 +77,7 @@ impl Broker {
         })?;
         let background_tasks = env.tasks.child();
         let background = Env { tasks: background_tasks.clone(), ..env.clone() };
-        let remote = open_remote(config, &background, &metadata, bucket, &cluster_id).await?;
+        let remote = open_remote(config, &background, cold_runtime, &metadata, bucket, &cluster_id).await?;
         let replicas = ReplicaManager::new(
             replica_config(config, env, epoch, was_empty)?,
             background.clone(),
@@ -208,6 +210,7 @@ async fn open_logs(config: &Config, env: &Env, cluster_id: &str) -> anyhow::Resu
 async fn open_remote(
     config: &Config,
     env: &Env,
+    cold_runtime: &Handle,
     metadata: &Arc<dyn MetadataApi>,
     store: RemoteStore,
     cluster_id: &str,
@@ -226,8 +229,9 @@ async fn open_remote(
         concurrent_gets: 32,
         read_ahead_bytes_max: 128 * MIB,
     };
-    let reader = RemoteReader::new(reader_config, store.clone(), Arc::clone(metadata), env.clone());
-    let uploader = Uploader::new(store.clone(), Arc::clone(metadata), env.clone());
+    let cold = Env { tasks: env.tasks.child_on(cold_runtime), ..env.clone() };
+    let reader = RemoteReader::new(reader_config, store.clone(), Arc::clone(metadata), cold.clone());
+    let uploader = Uploader::new(store.clone(), Arc::clone(metadata), cold);
     let collector = GarbageCollector::new(GarbageConfig::default(), store, Arc::clone(metadata), env.clone());
     env.tasks.spawn("bucket-gc", collector.run());
     Ok(RemoteTier { reader, uploader })

@@ -10,11 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, bail};
 use siltstone_admin::{Admin, Metrics};
 use siltstone_common::Env;
+use siltstone_common::tasks::low_priority_runtime;
 use siltstone_kafka_server::BoundListener;
 use siltstone_metadata::store::RedbStore;
 use siltstone_metadata::{HttpMetadata, HttpMetadataConfig, MetadataApi, MetadataService, MetadataServiceConfig};
 use siltstone_tiered::{RemoteStore, StoreConfig};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{Role, ServeOptions};
@@ -34,19 +36,21 @@ pub fn run(options: ServeOptions) -> anyhow::Result<()> {
     siltstone_common::fault::set_from_environment();
     siltstone_common::limits::raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(config));
+    let cold_runtime = low_priority_runtime("cold").context("cannot start the runtime of the cold path")?;
+    let outcome = runtime.block_on(serve(config, cold_runtime.handle()));
     // Recovery that a signal cut short may still be reading: nobody waits for it.
     runtime.shutdown_background();
+    cold_runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, cold_runtime: &Handle) -> anyhow::Result<()> {
     let env = Env::system();
     let metrics = Metrics::default();
     let admin = Admin::new(metrics.clone());
     let mut signals = Signals::new()?;
     let broker = tokio::select! {
-        started = start(&config, &env, &admin, &metrics) => started?,
+        started = start(&config, &env, cold_runtime, &admin, &metrics) => started?,
         signal = signals.next() => {
             tracing::info!(signal, "stopping before the start was done");
             return Ok(());
@@ -82,7 +86,7 @@ async fn replaced(broker: Option<&Broker>) {
 }
 
 /// Starts what the role asks for; the broker, if it has one.
-async fn start(config: &Config, env: &Env, admin: &Admin, metrics: &Metrics) -> anyhow::Result<Option<Broker>> {
+async fn start(config: &Config, env: &Env, cold_runtime: &Handle, admin: &Admin, metrics: &Metrics) -> anyhow::Result<Option<Broker>> {
     let data_dir = config.data_dir.clone();
     env.fs.create_dir_all(&data_dir).with_context(|| format!("data directory {}", data_dir.display()))?;
     let admin_socket = TcpListener::bind(config.admin).await.with_context(|| format!("admin address {}", config.admin))?;
@@ -91,7 +95,8 @@ async fn start(config: &Config, env: &Env, admin: &Admin, metrics: &Metrics) -> 
     let bucket = match &config.object_store {
         Some(url) => {
             let address = StoreConfig { url: url.clone(), s3_endpoint: config.s3_endpoint.clone() };
-            Some(RemoteStore::open(&address, env.clone()).context("object store")?)
+            let cold = Env { tasks: env.tasks.child_on(cold_runtime), ..env.clone() };
+            Some(RemoteStore::open(&address, cold).context("object store")?)
         }
         None => None,
     };
@@ -111,7 +116,7 @@ async fn start(config: &Config, env: &Env, admin: &Admin, metrics: &Metrics) -> 
     let bucket = bucket.ok_or_else(|| anyhow!("a broker needs a bucket"))?;
     let listener = BoundListener::bind(&config.listen.to_string()).await.with_context(|| format!("listen address {}", config.listen))?;
     let address = listener.local_addr();
-    let broker = Broker::start(config, env, metadata, bucket, listener, (admin, metrics)).await?;
+    let broker = Broker::start(config, env, cold_runtime, metadata, bucket, listener, (admin, metrics)).await?;
     announce(config, admin, address, admin_address);
     Ok(Some(broker))
 }

@@ -33,6 +33,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
+use siltstone_common::tasks::Tasks;
 use siltstone_common::{Env, TopicIdPartition};
 use siltstone_log::epochs::EpochEntry;
 use siltstone_log::producers::AbortedTxn;
@@ -159,6 +160,7 @@ struct Inner {
     tail_flights: Flights<Uuid, Arc<ObjectTail>>,
     streams: Mutex<Streams>,
     metadata: Arc<dyn MetadataApi>,
+    tasks: Tasks,
 }
 
 /// Chunks that a read touched, for the case that they do not check out.
@@ -187,6 +189,7 @@ impl RemoteReader {
         // The other half of the memory is for what was read already and may be read again.
         let streams = Streams::new(chunks.chunk_bytes(), config.read_ahead_bytes_max, config.memory_cache_bytes / 2);
         let tails = Cache::with(1024, TAIL_CACHE_BYTES, TailWeight, BuildHasherDefault::default(), DefaultLifecycle::default());
+        let tasks = env.tasks.clone();
         let inner = Inner {
             rows: Rows::new(Arc::clone(&metadata), env.clone()),
             chunks,
@@ -194,6 +197,7 @@ impl RemoteReader {
             tail_flights: Flights::new("load-segment-index", env),
             streams: Mutex::new(streams),
             metadata,
+            tasks,
         };
         Self { inner: Arc::new(inner) }
     }
@@ -210,6 +214,19 @@ impl RemoteReader {
     /// `NotFound` if no committed segment holds the offset; `Store` with `Corrupt` or `NotFound` if the object is damaged or missing, which is
     /// logged for a human; else what may pass.
     pub async fn read(
+        &self,
+        id: TopicIdPartition,
+        offset: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Result<RemoteRead, RemoteReadError> {
+        // Walking and checking the batches takes its time too: never on the threads of the hot path.
+        let reader = self.clone();
+        let read = self.inner.tasks.run(async move { reader.read_here(id, offset, max_bytes, at_least_one).await });
+        read.await.unwrap_or_else(|| Err(StoreError::Unavailable("the read was given up".to_owned()).into()))
+    }
+
+    async fn read_here(
         &self,
         id: TopicIdPartition,
         offset: i64,

@@ -148,7 +148,10 @@ impl Uploader {
     /// remote extent and go on from there. `Local`: the segment must not go to the bucket as it is; a human must look.
     pub async fn upload(&self, id: TopicIdPartition, leader_epoch: i32, segment: SealedSegment) -> Result<SegmentRow, UploadError> {
         let base_offset = segment.base_offset;
-        let result = self.inner.upload(id, leader_epoch, segment).await;
+        let inner = Arc::clone(&self.inner);
+        let upload = self.inner.env.tasks.run(async move { inner.upload(id, leader_epoch, segment).await });
+        let given_up = || Err(UploadError::Store(StoreError::Unavailable("the upload was given up".to_owned())));
+        let result = upload.await.unwrap_or_else(given_up);
         let metrics = &self.inner.metrics;
         match &result {
             Ok(row) => {

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use anyhow::{Context, bail};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use kafka_protocol::messages::create_topics_request::CreatableTopic;
+use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::{CreateTopicsRequest, RequestHeader, TopicName};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, Request, StrBytes};
 
@@ -47,11 +47,25 @@ pub fn decode<R: Request>(frame: &[u8], version: i16) -> anyhow::Result<R::Respo
     <R::Response as Decodable>::decode(&mut bytes, version)
 }
 
+/// The topic that a load needs.
+pub struct Topic<'a> {
+    pub name: &'a str,
+    pub partitions: i32,
+    /// Settings by name.
+    pub configs: Vec<(&'a str, String)>,
+}
+
 /// Connects and makes sure that the topic is there.
-pub fn connect(broker: &str, topic: &str, partitions: i32) -> anyhow::Result<TcpStream> {
+pub fn connect(broker: &str, topic: &Topic<'_>) -> anyhow::Result<TcpStream> {
     let mut stream = TcpStream::connect(broker).with_context(|| format!("connecting to {broker}"))?;
     stream.set_nodelay(true)?;
-    let creatable = CreatableTopic::default().with_name(topic_name(topic)).with_num_partitions(partitions).with_replication_factor(1);
+    let text = |value: &str| StrBytes::from_string(value.to_owned());
+    let config = |(name, value): &(&str, String)| CreatableTopicConfig::default().with_name(text(name)).with_value(Some(text(value)));
+    let creatable = CreatableTopic::default()
+        .with_name(topic_name(topic.name))
+        .with_num_partitions(topic.partitions)
+        .with_replication_factor(1)
+        .with_configs(topic.configs.iter().map(config).collect());
     let request = CreateTopicsRequest::default().with_topics(vec![creatable]).with_timeout_ms(30_000);
     stream.write_all(&frame(0, CREATE_VERSION, &request)?)?;
     let mut buffer = Vec::new();

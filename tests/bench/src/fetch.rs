@@ -20,7 +20,7 @@ const LAST_DELTA_AT: usize = 23;
 /// Runs the load; prints the broker's cost per GB of batches.
 pub fn run(target: &Target, partition_bytes: i32, from_offset: i64) -> anyhow::Result<()> {
     let mut reader = Reader {
-        stream: connect(&target.broker, &target.topic, target.partitions)?,
+        stream: connect(&target.broker, &target.topic())?,
         topic: target.topic.clone(),
         partition_bytes,
         from_offset,

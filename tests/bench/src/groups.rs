@@ -9,7 +9,7 @@ use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use kafka_protocol::messages::{ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, FindCoordinatorRequest, GroupId};
 use kafka_protocol::protocol::StrBytes;
 
-use crate::connection::{connect, decode, frame, read_frame, topic_name};
+use crate::connection::{Topic, connect, decode, frame, read_frame, topic_name};
 use crate::cpu::seconds;
 
 const VERSION: i16 = 1;
@@ -92,7 +92,7 @@ fn beat(stream: &mut TcpStream, clients: &mut [Client], topic: &str, is_full: bo
 
 /// Fills the groups, lets them settle, and measures the broker while every member beats at its interval.
 pub fn run(broker: &str, pid: u32, topic: &str, shape: &Shape) -> anyhow::Result<()> {
-    let mut stream = connect(broker, topic, i32::try_from(shape.members)?)?;
+    let mut stream = connect(broker, &Topic { name: topic, partitions: i32::try_from(shape.members)?, configs: Vec::new() })?;
     let find = FindCoordinatorRequest::default().with_key(text("bench".to_owned()));
     stream.write_all(&frame(0, 3, &find)?)?;
     read_frame(&mut stream, &mut Vec::new())?;

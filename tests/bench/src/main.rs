@@ -102,12 +102,27 @@ struct Target {
     /// Its partitions.
     #[arg(long, default_value_t = 1)]
     partitions: i32,
+    /// Should the topic be made: with its sealed segments in the bucket.
+    #[arg(long)]
+    tiered: bool,
+    /// Should the topic be made: `flush.messages`; the broker's own setting if not given.
+    #[arg(long)]
+    flush_messages: Option<u64>,
     /// GB to move after the warm-up.
     #[arg(long, default_value_t = 2.0)]
     gigabytes: f64,
     /// GB to move before the measurement begins.
     #[arg(long, default_value_t = 0.25)]
     warm_up: f64,
+}
+
+impl Target {
+    /// What [`connection::connect`] makes.
+    fn topic(&self) -> connection::Topic<'_> {
+        let mut configs = vec![("remote.storage.enable", self.tiered.to_string())];
+        configs.extend(self.flush_messages.map(|messages| ("flush.messages", messages.to_string())));
+        connection::Topic { name: &self.topic, partitions: self.partitions, configs }
+    }
 }
 
 fn main() -> anyhow::Result<()> {

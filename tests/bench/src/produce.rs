@@ -28,7 +28,7 @@ pub struct Shape {
 
 /// Runs the load; prints the broker's cost per GB of batches.
 pub fn run(target: &Target, shape: &Shape) -> anyhow::Result<()> {
-    let stream = connect(&target.broker, &target.topic, target.partitions)?;
+    let stream = connect(&target.broker, &target.topic())?;
     let (frames, batch_bytes) = frames(target, shape)?;
     let count = |gigabytes: f64| (gigabytes * 1e9 / batch_bytes as f64) as u64 + 1;
     until_led(&stream, &frames, shape)?;

@@ -67,7 +67,7 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
     files.trim(fs.as_ref(), first_live).map_err(|error| LogError::io(&wal_path, error))?;
     let shared = Shared {
         health: Health::default(),
-        wal: Wal::new(next_sequence, files),
+        wal: Wal::new(next_sequence, files, env.tasks.bell()),
         manifest,
         files: SegmentFiles::default(),
         tail_cache: TailCache::new(config.tail_cache_bytes),

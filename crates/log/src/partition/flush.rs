@@ -134,9 +134,11 @@ impl PartitionLog {
         path_of(&self.dir(), name, kind)
     }
 
+    /// What was appended until it was called: what comes in meanwhile is left to the next flush, which is then large.
     pub(super) fn write_tail(&self, io: &mut IoState) -> Result<(), LogError> {
         self.shared.check_online()?;
-        while let Some(piece) = self.next_piece() {
+        let log_end = self.state.lock().offsets.log_end;
+        while let Some(piece) = self.next_piece(log_end) {
             let len: usize = piece.chunks.iter().map(Bytes::len).sum();
             let path = self.path(piece.name, FileKind::Log);
             let failed = |error| self.shared.failed(&path, error);
@@ -155,7 +157,7 @@ impl PartitionLog {
         Ok(())
     }
 
-    fn next_piece(&self) -> Option<Piece> {
+    fn next_piece(&self, log_end: i64) -> Option<Piece> {
         let state = self.state.lock();
         if state.deleted {
             return None;
@@ -165,7 +167,7 @@ impl PartitionLog {
         let mut piece = Piece { name: segment.name(), position: segment.written_bytes, chunks: Vec::new(), end_offset: 0 };
         let mut len = 0;
         for chunk in state.tail.from(state.written_end) {
-            if chunk.end_offset > segment.end_offset || (len + chunk.bytes.len() > WRITE_BYTES_MAX && len > 0) {
+            if chunk.end_offset > segment.end_offset.min(log_end) || (len + chunk.bytes.len() > WRITE_BYTES_MAX && len > 0) {
                 break;
             }
             debug_assert_eq!(chunk.position, segment.written_bytes + len as u64, "the tail follows the file");

@@ -7,9 +7,9 @@ use std::time::Duration;
 use siltstone_common::fault;
 use siltstone_common::fs::{is_full, is_short, sync_error};
 
+use super::Pending;
 use super::entry::{ENTRY_HEADER_LEN, EntryHeader, FileHeader, entry_len};
 use super::files::{self, CurrentFile};
-use super::{Pending, Queued};
 use crate::shared::Shared;
 
 /// At most this much goes into one commit, so that the first in the queue does not wait for all behind it.
@@ -23,6 +23,7 @@ const PADDING: [u8; 8] = [0; 8];
 /// Runs until the WAL is closed or the directory goes offline.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let _end = End(&shared);
+    close_when_stopped(&shared);
     commit_all(&shared).await;
 }
 
@@ -36,6 +37,17 @@ impl Drop for End<'_> {
         }
         self.0.wal.give_up();
     }
+}
+
+/// The loop hears the WAL's bell alone.
+fn close_when_stopped(shared: &Arc<Shared>) {
+    let (tasks, stopping) = (shared.env.tasks.clone(), Arc::downgrade(shared));
+    shared.env.tasks.spawn("log-wal-stop", async move {
+        tasks.stopped().await;
+        if let Some(shared) = stopping.upgrade() {
+            shared.wal.close();
+        }
+    });
 }
 
 async fn commit_all(shared: &Arc<Shared>) {
@@ -53,9 +65,8 @@ async fn commit_all(shared: &Arc<Shared>) {
     let (mut under_way, mut gather_until) = (1, Duration::ZERO);
     loop {
         let now = shared.env.clock.monotonic();
-        let expected = if now < gather_until && !shared.wal.is_closing() { under_way } else { 1 };
-        let queued = shared.wal.look(expected);
-        let outcome = if queued == Queued::Due {
+        let gathers = under_way > 1 && now < gather_until && !shared.wal.is_closing();
+        let outcome = if shared.wal.is_due(if gathers { under_way } else { 1 }) {
             shared.wal.take(&mut batch);
             let count = batch.len();
             let outcome = writer.commit(&mut batch).await;
@@ -66,27 +77,14 @@ async fn commit_all(shared: &Arc<Shared>) {
         } else if writer.sync_by.is_some_and(|by| by <= now) {
             writer.sync()
         } else {
-            let gathered = (queued == Queued::Few).then_some(gather_until);
-            wait(shared, writer.sync_by.into_iter().chain(gathered).min()).await;
+            let until = writer.sync_by.into_iter().chain(gathers.then_some(gather_until)).min();
+            shared.wal.work.wait(&*shared.env.clock, until).await;
             continue;
         };
         if let Err(error) = outcome {
             shared.go_offline(&format!("write-ahead log: {error}"));
             return;
         }
-    }
-}
-
-/// Waits for work, or until a sync or a group is due, or for the end.
-async fn wait(shared: &Shared, due: Option<Duration>) {
-    let timer: futures::future::BoxFuture<'_, ()> = match due {
-        Some(by) => shared.env.clock.sleep(by.saturating_sub(shared.env.clock.monotonic())),
-        None => Box::pin(std::future::pending()),
-    };
-    tokio::select! {
-        () = shared.wal.work.notified() => {}
-        () = timer => {}
-        () = shared.env.tasks.stopped() => shared.wal.close(),
     }
 }
 

@@ -18,7 +18,8 @@
 use siltstone_common::{TopicId, TopicIdPartition};
 use uuid::Uuid;
 
-use crate::codec::{Fields, crc32c};
+use crate::batch::{at, batches};
+use crate::codec::{Fields, crc32c, crc32c_of_both};
 
 /// Where the entries of a file begin: the header has a block to itself, so that no torn write of an entry can hit it.
 pub(crate) const FILE_HEADER_LEN: u64 = 4096;
@@ -31,6 +32,8 @@ pub(crate) const ENTRY_HEADER_LEN: usize = 56;
 const MAGIC: &[u8; 8] = b"SILTWAL1";
 const VERSION: u32 = 2;
 const KIND_BATCHES: u8 = 1;
+/// A batch of so many bytes is dearer to read than its CRC to combine.
+const COMBINED_BYTES_MIN: usize = 16 << 10;
 
 /// Which use of a (recycled) file this is.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
@@ -98,7 +101,7 @@ pub(crate) struct EntryHeader {
 }
 
 impl EntryHeader {
-    /// The header's bytes for `payload`.
+    /// The header's bytes for `payload`: batches whose own CRCs are right.
     pub(crate) fn encode(&self, payload: &[u8]) -> [u8; ENTRY_HEADER_LEN] {
         let mut bytes = [0; ENTRY_HEADER_LEN];
         bytes[4..8].copy_from_slice(&self.payload_len.to_be_bytes());
@@ -108,7 +111,8 @@ impl EntryHeader {
         bytes[32..48].copy_from_slice(self.id.topic_id.0.as_bytes());
         bytes[48..52].copy_from_slice(&self.id.partition.to_be_bytes());
         bytes[52] = KIND_BATCHES;
-        let crc = crc32c(&[&bytes[4..], payload]);
+        let crc = crc_of_entry(&bytes[4..], payload);
+        debug_assert_eq!(crc, crc32c(&[&bytes[4..], payload]), "a batch's CRC is not that of its bytes");
         bytes[..4].copy_from_slice(&crc.to_be_bytes());
         bytes
     }
@@ -129,6 +133,19 @@ impl EntryHeader {
     pub(crate) fn matches(bytes: &[u8; ENTRY_HEADER_LEN], payload: &[u8], crc: u32) -> bool {
         crc32c(&[&bytes[4..], payload]) == crc
     }
+}
+
+/// CRC of an entry's header fields and payload. A large batch is not read again: its own CRC tells of its bytes.
+fn crc_of_entry(fields: &[u8], payload: &[u8]) -> u32 {
+    let mut crc = crc32c(&[fields]);
+    let mut rest = payload;
+    while let Some((header, batch)) = batches(rest).next().and_then(Result::ok).filter(|(_, batch)| batch.len() >= COMBINED_BYTES_MIN) {
+        let (head, covered) = batch.split_at(at::ATTRIBUTES);
+        crc = crc32c_of_both(crc, crc32c(&[head]), head.len());
+        crc = crc32c_of_both(crc, header.crc, covered.len());
+        rest = &rest[batch.len()..];
+    }
+    crc32c_of_both(crc, crc32c(&[rest]), rest.len())
 }
 
 /// Bytes that an entry with this payload takes in the file.
@@ -177,6 +194,18 @@ mod tests {
         assert_eq!(decoded, header);
         assert!(EntryHeader::matches(&bytes, b"hello", crc));
         assert!(!EntryHeader::matches(&bytes, b"hellp", crc));
+    }
+
+    #[test]
+    fn the_crc_of_large_and_small_batches_is_that_of_the_bytes() {
+        let header = EntryHeader { payload_len: 0, generation: 3, sequence: 1001, durable_sequence: 999, id: ID };
+        let large = crate::testing::batch(0, &[&[7; 40_000]]);
+        let small = crate::testing::batch(0, &[b"small"]);
+        for batches in [vec![&large[..]], vec![&small[..], &large[..]], vec![&large[..], &large[..], &small[..]]] {
+            let payload = batches.concat();
+            let bytes = header.encode(&payload);
+            assert_eq!(bytes[..4], crc32c(&[&bytes[4..], &payload]).to_be_bytes());
+        }
     }
 
     fn hex(bytes: &[u8]) -> String {
