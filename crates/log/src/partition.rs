@@ -332,7 +332,11 @@ impl PartitionLog {
             return false;
         }
         state.offsets.ack_end = end_offset;
-        self.publish(&state);
+        // A listener raises the high watermark next, and that wakes who waits: waking them twice would be a switch of threads for nothing.
+        match self.shared.listener.get() {
+            Some(_) => self.publish_quietly(&state),
+            None => self.publish(&state),
+        }
         true
     }
 
@@ -390,8 +394,8 @@ impl PartitionLog {
         self.offsets.send_replace(state.offsets);
     }
 
-    /// Shows an append, which nobody waits for: what a client may see moves with the high watermark.
-    fn publish_append(&self, state: &LogState) {
+    /// Shows what nobody waits for: what a client may see moves with the high watermark.
+    fn publish_quietly(&self, state: &LogState) {
         self.offsets.send_if_modified(|offsets| {
             *offsets = state.offsets;
             false

@@ -1,6 +1,7 @@
 //! The one place that knows `object_store`: addresses, and its errors and calls in the terms of [`Bucket`].
 
 use std::collections::BTreeMap;
+use std::io::IoSlice;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -356,13 +357,10 @@ async fn run<T: Send + 'static>(env: &Env, work: impl FnOnce() -> std::io::Resul
 impl PartUpload for FileParts {
     async fn put(&self, _index: usize, offset: u64, part: &[Bytes]) -> Result<(), BucketError> {
         let (file, part) = (Arc::clone(&self.file), part.to_vec());
+        // Nobody reads the object soon: the page cache has better uses.
         let write = move || {
-            let mut position = offset;
-            for bytes in &part {
-                file.write_all_at(bytes, position)?;
-                position += bytes.len() as u64;
-            }
-            Ok(())
+            let mut slices: Vec<_> = part.iter().map(|bytes| IoSlice::new(bytes)).collect();
+            file.write_all_uncached_at(&mut slices, offset)
         };
         run(&self.env, write).await.map_err(transient)
     }
