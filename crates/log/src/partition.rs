@@ -246,7 +246,7 @@ impl PartitionLog {
         *self.offsets.borrow()
     }
 
-    /// Wakes whenever any of the offsets but the log end moved.
+    /// Wakes whenever any of the offsets but the log end moved; the manager's listener, if there is one, is told of the ack end instead.
     pub fn subscribe(&self) -> watch::Receiver<LogOffsets> {
         self.offsets.subscribe()
     }

@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn the_crc_of_large_and_small_batches_is_that_of_the_bytes() {
-        let header = EntryHeader { payload_len: 0, generation: 3, sequence: 1001, durable_sequence: 999, id: ID };
+        let header = EntryHeader { payload_len: 0, salt: 3, sequence: 1001, durable_sequence: 999, id: ID };
         let large = crate::testing::batch(0, &[&[7; 40_000]]);
         let small = crate::testing::batch(0, &[b"small"]);
         for batches in [vec![&large[..]], vec![&small[..], &large[..]], vec![&large[..], &large[..], &small[..]]] {
