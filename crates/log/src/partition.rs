@@ -246,7 +246,7 @@ impl PartitionLog {
         *self.offsets.borrow()
     }
 
-    /// Wakes whenever any of the offsets but the log end moved; the manager's listener, if there is one, is told of the ack end instead.
+    /// Wakes whenever any of the offsets but the log end moved.
     pub fn subscribe(&self) -> watch::Receiver<LogOffsets> {
         self.offsets.subscribe()
     }
@@ -332,11 +332,7 @@ impl PartitionLog {
             return false;
         }
         state.offsets.ack_end = end_offset;
-        // A listener raises the high watermark next, and that wakes who waits: waking them twice would be a switch of threads for nothing.
-        match self.shared.listener.get() {
-            Some(_) => self.publish_quietly(&state),
-            None => self.publish(&state),
-        }
+        self.publish(&state);
         true
     }
 
@@ -394,8 +390,8 @@ impl PartitionLog {
         self.offsets.send_replace(state.offsets);
     }
 
-    /// Shows what nobody waits for: what a client may see moves with the high watermark.
-    fn publish_quietly(&self, state: &LogState) {
+    /// Shows an append, which nobody waits for: what a client may see moves with the high watermark.
+    fn publish_append(&self, state: &LogState) {
         self.offsets.send_if_modified(|offsets| {
             *offsets = state.offsets;
             false
