@@ -21,7 +21,7 @@ pub use resolve::{TopicConfig, effective_text};
 pub use validate::nearest;
 pub(crate) use validate::{
     validate_client_metrics_config, validate_cluster_default, validate_dynamic_broker_config, validate_group_config,
-    validate_group_configs_together, validate_topic_configs_together,
+    validate_group_configs_together, validate_remote_storage_change, validate_topic_configs_together,
 };
 
 /// Kafka's types, as DescribeConfigs reports them.

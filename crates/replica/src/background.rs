@@ -80,7 +80,8 @@ impl ReplicaManager {
     }
 
     fn begin_upload(self: &Arc<Self>, partition: &Arc<Partition>, slots: &Arc<Semaphore>) {
-        if !partition.log().is_roll_due() && !self.wants_upload(partition) {
+        self.begin_roll(partition);
+        if !self.wants_upload(partition) {
             return;
         }
         let Ok(busy) = Arc::clone(&partition.uploading).try_lock_owned() else { return };
@@ -88,7 +89,22 @@ impl ReplicaManager {
         self.env.tasks.spawn("replica-upload", async move {
             tokio::select! {
                 () = manager.env.tasks.stopped() => {}
-                () = manager.roll_and_upload(&partition, &slots) => {}
+                () = manager.upload_waiting(&partition, &slots) => {}
+            }
+            drop(busy);
+        });
+    }
+
+    /// Apart from uploads, which wait for their turn and for the bucket.
+    fn begin_roll(self: &Arc<Self>, partition: &Arc<Partition>) {
+        if !partition.log().is_roll_due() {
+            return;
+        }
+        let Ok(busy) = Arc::clone(&partition.rolling).try_lock_owned() else { return };
+        let (manager, partition) = (Arc::clone(self), Arc::clone(partition));
+        self.env.tasks.spawn("replica-roll", async move {
+            if let Err(error) = manager.roll_by_time(&partition).await {
+                tracing::warn!(id = %partition.id(), %error, "could not roll a segment, trying again");
             }
             drop(busy);
         });
@@ -96,7 +112,7 @@ impl ReplicaManager {
 
     /// True if something is sealed that the bucket does not have, and it is time to try.
     fn wants_upload(&self, partition: &Partition) -> bool {
-        if !self.is_tiered(partition) || !partition.may_upload(self.env.clock.monotonic()) {
+        if !self.copies_to_bucket(partition) || !partition.may_upload(self.env.clock.monotonic()) {
             return false;
         }
         let wanted_from = partition.remote().remote_end.max(partition.offsets().log_start);
@@ -104,13 +120,7 @@ impl ReplicaManager {
         is_sealed || (partition.config().compact && !partition.is_mirrored() && !partition.is_mirror_refused())
     }
 
-    async fn roll_and_upload(&self, partition: &Arc<Partition>, slots: &Semaphore) {
-        if let Err(error) = self.roll_by_time(partition).await {
-            tracing::warn!(id = %partition.id(), %error, "could not roll a segment, trying again");
-        }
-        if !self.wants_upload(partition) {
-            return;
-        }
+    async fn upload_waiting(&self, partition: &Arc<Partition>, slots: &Semaphore) {
         let Ok(_slot) = slots.acquire().await else { return };
         // What was cleaned first: a segment made of such as are in the bucket and such as are not comes before all that follow.
         let mirrored = if partition.config().compact { self.mirror_cleaned(partition).await } else { Ok(0) };
@@ -221,13 +231,12 @@ impl ReplicaManager {
     /// Raises the log start where retention says so, drops local segments that may go, and seals an active segment that has expired.
     /// What is known of the bucket is committed (I26); metadata is asked only when something goes, so that idle partitions cost nothing.
     async fn apply_retention(&self, partition: &Arc<Partition>, scope: Scope) -> Result<(), ReplicaError> {
-        let oldest = self.oldest_remote(partition).await?;
-        let mut decision = self.decide_retention(partition, scope, oldest.as_slice());
-        if decision.raise_log_start.is_some() && !oldest.is_empty() {
-            partition.set_remote(self.metadata.remote_extent(partition.id()).await?);
-            let page = self.metadata.list_segments(partition.id(), partition.remote().remote_start, RETENTION_PAGE).await?;
-            decision = self.decide_retention(partition, scope, &page);
-        }
+        self.give_up_remote(partition).await?;
+        let (decision, unlisted) = match self.decide_by_rows(partition, scope).await {
+            Ok(decision) => (decision, None),
+            // Old rows lie in the bucket, which may be out: what it is known to have may go from the local disk all the same (I35).
+            Err(error) => (self.decide_retention(partition, Scope::Local, &[]), Some(error)),
+        };
         if let Some(start) = decision.raise_log_start {
             tracing::info!(id = %partition.id(), log_start = start, "retention raises the log start");
             self.raise_log_start(partition, start).await?;
@@ -238,6 +247,29 @@ impl ReplicaManager {
         if decision.roll_active {
             let log = Arc::clone(partition.log());
             self.local_work(move || log.roll(true)).await?;
+        }
+        unlisted.map_or(Ok(()), Err)
+    }
+
+    async fn decide_by_rows(&self, partition: &Partition, scope: Scope) -> Result<RetentionDecision, ReplicaError> {
+        let oldest = self.oldest_remote(partition).await?;
+        let decision = self.decide_retention(partition, scope, oldest.as_slice());
+        if decision.raise_log_start.is_none() || oldest.is_empty() {
+            return Ok(decision);
+        }
+        partition.set_remote(self.metadata.remote_extent(partition.id()).await?);
+        let page = self.metadata.list_segments(partition.id(), partition.remote().remote_start, RETENTION_PAGE).await?;
+        Ok(self.decide_retention(partition, scope, &page))
+    }
+
+    /// With `remote.log.delete.on.disable` a log whose tiering was switched off begins where its local part does, as in Kafka. The copies of what is
+    /// here go when retention passes them.
+    async fn give_up_remote(&self, partition: &Arc<Partition>) -> Result<(), ReplicaError> {
+        let (config, offsets) = (partition.config(), partition.offsets());
+        let given_up = !config.remote_storage_enable && config.remote_log_delete_on_disable && partition.remote().segments > 0;
+        if given_up && offsets.log_start < offsets.local_start && self.led_epoch(partition.id()).is_some() {
+            tracing::info!(id = %partition.id(), log_start = offsets.local_start, "tiering was switched off: what only the bucket has is deleted");
+            self.raise_log_start(partition, offsets.local_start).await?;
         }
         Ok(())
     }
@@ -273,7 +305,7 @@ impl ReplicaManager {
         };
         let settings = RetentionConfig {
             delete: config.delete && scope == Scope::Both,
-            tiered: self.is_tiered(partition),
+            tiered: self.copies_to_bucket(partition),
             retention_ms: config.retention_ms,
             retention_bytes: config.retention_bytes,
             // Compaction needs all of a log here; what the bucket has of it is for when this disk is lost.
@@ -284,6 +316,11 @@ impl ReplicaManager {
     }
 
     /// True if the partition's sealed segments go to the bucket.
+    pub(crate) fn copies_to_bucket(&self, partition: &Partition) -> bool {
+        self.is_tiered(partition) && self.tiering_enabled && !partition.config().remote_log_copy_disable
+    }
+
+    /// True if what the bucket has of the partition need not be on the local disk.
     pub(crate) fn is_tiered(&self, partition: &Partition) -> bool {
         let config = partition.config();
         self.remote.is_some() && config.remote_storage_enable
@@ -335,7 +372,7 @@ impl ReplicaManager {
             let waiting = partition.log().segments().into_iter().filter(|segment| segment.sealed && segment.last_offset >= remote_end);
             waiting.map(|segment| segment.size_bytes).sum::<u64>()
         };
-        self.partitions().iter().filter(|partition| self.is_tiered(partition)).map(lag).sum()
+        self.partitions().iter().filter(|partition| self.copies_to_bucket(partition)).map(lag).sum()
     }
 
     /// Raises the log start in metadata, then locally (I28).

@@ -220,7 +220,7 @@ impl ReplicaManager {
             troubled.retain(|id, _| self.opened(*id).is_some());
             let may = |partition: &Arc<Partition>| {
                 // What the last pass left goes to the bucket before the next pass.
-                let ready = !self.is_tiered(partition) || partition.is_mirrored();
+                let ready = !self.copies_to_bucket(partition) || partition.is_mirrored();
                 let rested = match troubled.get(&partition.id()) {
                     None => true,
                     Some(Trouble::Uncleanable) => false,
@@ -263,7 +263,7 @@ impl ReplicaManager {
 
     fn settings_of(&self, partition: &Arc<Partition>, settings: &Settings) -> CleanerConfig {
         // Whole segments of the bucket are exchanged for cleaned ones: so only what is there is cleaned.
-        let offset_max = if self.is_tiered(partition) { partition.remote().remote_end } else { i64::MAX };
+        let offset_max = if self.copies_to_bucket(partition) { partition.remote().remote_end } else { i64::MAX };
         CleanerConfig { offset_max, ..settings.pass(&partition.config()) }
     }
 

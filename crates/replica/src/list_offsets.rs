@@ -80,16 +80,32 @@ impl ReplicaManager {
                 let next = uploaded.max(offsets.log_start);
                 Ok(FoundOffset::by_offset(next, epoch_of(&partition, next)))
             }
-            OffsetSpec::MaxTimestamp => {
-                let found = best_timestamp(self.remote_max_timestamp(&partition).await?, self.local_max_timestamp(&partition).await?);
-                Ok(within(found, upper_bound))
+            OffsetSpec::MaxTimestamp => Ok(within(self.max_timestamp(&partition).await?, upper_bound)),
+            OffsetSpec::Timestamp(timestamp_ms) => Ok(within(self.by_time(&partition, timestamp_ms).await?, upper_bound)),
+        }
+    }
+
+    /// Looks in both tiers, and again if local retention passed meanwhile: what it took between the two looks is in neither.
+    async fn by_time(&self, partition: &Partition, timestamp_ms: i64) -> Result<Found, ReplicaError> {
+        loop {
+            let seam = partition.offsets().local_start;
+            let mut found = self.remote_by_time(partition, timestamp_ms).await?;
+            if found.is_none() {
+                found = self.local_by_time(partition, timestamp_ms).await?;
             }
-            OffsetSpec::Timestamp(timestamp_ms) => {
-                let mut found = self.remote_by_time(&partition, timestamp_ms).await?;
-                if found.is_none() {
-                    found = self.local_by_time(&partition, timestamp_ms).await?;
-                }
-                Ok(within(found, upper_bound))
+            if partition.offsets().local_start == seam {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// As [`ReplicaManager::by_time`].
+    async fn max_timestamp(&self, partition: &Partition) -> Result<Found, ReplicaError> {
+        loop {
+            let seam = partition.offsets().local_start;
+            let found = best_timestamp(self.remote_max_timestamp(partition).await?, self.local_max_timestamp(partition).await?);
+            if partition.offsets().local_start == seam {
+                return Ok(found);
             }
         }
     }

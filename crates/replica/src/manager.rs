@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use parking_lot::{Mutex, RwLock};
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_log::{LogListener, LogManager, PartitionLog};
@@ -93,6 +93,8 @@ pub struct ReplicaManager {
     pub(crate) metadata: Arc<dyn MetadataApi>,
     pub(crate) logs: Arc<LogManager>,
     pub(crate) remote: Option<RemoteTier>,
+    /// `remote.log.storage.system.enable`: without, nothing goes to the bucket; what is there is served all the same.
+    pub(crate) tiering_enabled: bool,
     pub(crate) metrics: ReplicaMetrics,
     pub(crate) cleaner: CleanerState,
     /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
@@ -141,12 +143,15 @@ impl ReplicaManager {
     ) -> Arc<Self> {
         let lost_at_start = if config.data_dir_was_empty { metadata.image().topics.keys().copied().collect() } else { HashSet::new() };
         let to_compare = if logs.has_returned() { logs.ids().into_iter().collect() } else { HashSet::new() };
+        let enabled = config.broker_configs.get("remote.log.storage.system.enable");
+        let tiering_enabled = enabled.is_none_or(|text| !text.trim().eq_ignore_ascii_case("false"));
         let manager = Arc::new(Self {
             config,
             env,
             metadata,
             logs: Arc::clone(&logs),
             remote,
+            tiering_enabled,
             metrics: ReplicaMetrics::default(),
             cleaner: CleanerState::default(),
             lost_at_start,
@@ -168,6 +173,11 @@ impl ReplicaManager {
     /// The broker's time, ms.
     pub fn now_ms(&self) -> i64 {
         self.env.clock.now_ms()
+    }
+
+    /// Waits, on the broker's clock.
+    pub fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        self.env.clock.sleep(duration)
     }
 
     /// Counters for `/metrics`.

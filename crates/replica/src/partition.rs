@@ -52,6 +52,8 @@ pub struct Partition {
     waiters: Mutex<Waiters>,
     /// A [`Standing`].
     standing: AtomicU8,
+    /// Held by the one roll at work on the partition.
+    pub(crate) rolling: Arc<tokio::sync::Mutex<()>>,
     /// Held by the one upload at work on the partition.
     pub(crate) uploading: Arc<tokio::sync::Mutex<()>>,
     upload_retry: Mutex<UploadRetry>,
@@ -80,6 +82,7 @@ impl Partition {
             oldest_remote: Mutex::default(),
             waiters: Mutex::new(Waiters::default()),
             standing: AtomicU8::new(Standing::Leader as u8),
+            rolling: Arc::default(),
             uploading: Arc::default(),
             upload_retry: Mutex::new(UploadRetry { backoff: Backoff::new(UPLOAD_RETRY_MIN, UPLOAD_RETRY_MAX), not_before: Duration::ZERO }),
             // Not known before the first look.

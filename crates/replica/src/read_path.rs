@@ -331,11 +331,27 @@ impl ReplicaManager {
                     self.metrics.add_bytes_out_remote(read.size_bytes as u64);
                     fill_remote(answer, read);
                 }
-                Ok(Err(error)) => answer.error = Some(remote_error(&partition, parts[index].fetch_offset, error)),
+                Ok(Err(error)) => answer.error = Some(self.remote_error(&partition, parts[index].fetch_offset, error).await),
                 // Not there in time: an empty answer. The reader goes on into its cache, the client asks again.
                 Err(_elapsed) => {}
             }
         }
+    }
+    /// A segment that is gone because the log start passed the offset is OFFSET_OUT_OF_RANGE, never a data error (I28): metadata's log start, as
+    /// the local one follows it later.
+    async fn remote_error(&self, partition: &Partition, offset: i64, error: RemoteReadError) -> ReplicaError {
+        if matches!(error, RemoteReadError::NotFound(_)) {
+            if let Ok(extent) = self.metadata.remote_extent(partition.id()).await {
+                partition.set_remote(extent);
+            }
+            let offsets = partition.offsets();
+            let start = offsets.log_start.max(partition.remote().log_start);
+            if offset < start {
+                return ReplicaError::OffsetOutOfRange { offset, start, end: offsets.high_watermark };
+            }
+        }
+        tracing::warn!(id = %partition.id(), offset, %error, "a read from the bucket failed");
+        ReplicaError::Storage(error.to_string())
     }
 }
 
@@ -377,19 +393,5 @@ pub(crate) fn read_error(error: ReadError) -> ReplicaError {
             ReplicaError::Storage(error.to_string())
         }
         ReadError::Offline(reason) => ReplicaError::Storage(reason),
-    }
-}
-
-/// A segment that is gone because the log start passed the offset is OFFSET_OUT_OF_RANGE, never a data error (I28).
-fn remote_error(partition: &Partition, offset: i64, error: RemoteReadError) -> ReplicaError {
-    let offsets = partition.offsets();
-    match error {
-        RemoteReadError::NotFound(_) if offset < offsets.log_start => {
-            ReplicaError::OffsetOutOfRange { offset, start: offsets.log_start, end: offsets.high_watermark }
-        }
-        error => {
-            tracing::warn!(id = %partition.id(), offset, %error, "a read from the bucket failed");
-            ReplicaError::Storage(error.to_string())
-        }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use siltstone_common::TopicIdPartition;
 use siltstone_common::fs::SimFs;
 use siltstone_common::fs::sim::SimFault;
+use siltstone_metadata::api::{ConfigOp, ConfigResource};
 use siltstone_replica::{FetchParams, ReplicaError};
 use support::*;
 
@@ -326,5 +327,154 @@ fn a_disk_that_returns_yields_to_what_the_bucket_has() {
             assert_eq!(kept, untouched_end, "what nobody else wrote to stays, with the tail that only this disk has");
             node.stop().await.unwrap();
         }
+    });
+}
+
+/// KIP-950: what is in the bucket stays and is served, nothing more goes there, and what did not go is deleted by age all the same.
+#[test]
+fn a_topic_whose_copying_is_switched_off_uploads_nothing() {
+    for of_the_broker in [false, true] {
+        simulated(async {
+            let world = World::new(1).await;
+            let fs = SimFs::new();
+            let node = Node::start(&world, &fs).await;
+            let id = world.topic("t", 1, &[("segment.bytes", "2000"), ("retention.ms", "600000")]).await[0];
+            for value in 0..6u8 {
+                node.produce(id, batch(node.env.clock.now_ms(), &[&[value; 700]]), LONG).await.unwrap();
+            }
+            node.wait_for("uploads", LONG, |node| node.replicas.opened(id).is_some_and(|partition| partition.remote().remote_end >= 4))
+                .await;
+            let node = if of_the_broker {
+                node.kill().await;
+                let fs = fs.kill();
+                let off = [("remote.log.storage.system.enable".to_owned(), "false".to_owned())].into();
+                Node::try_start(&world, &fs, 2, siltstone_replica::ReplicaConfig { broker_configs: off, ..replica_config() }).await.unwrap()
+            } else {
+                let off = ConfigOp::Set("remote.log.copy.disable".to_owned(), "true".to_owned());
+                world.metadata.alter_configs(ConfigResource::Topic("t".to_owned()), vec![off], false).await.unwrap();
+                node
+            };
+            node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+            let partition = node.replicas.opened(id).unwrap();
+            let before = partition.remote().remote_end;
+            for value in 0..6u8 {
+                node.produce(id, batch(node.env.clock.now_ms(), &[&[value; 700]]), LONG).await.unwrap();
+            }
+            node.env.clock.sleep(Duration::from_secs(60)).await;
+            assert!(partition.remote().remote_end == before && before > 3 && node.replicas.upload_lag_bytes() == 0);
+            let read = node.fetch(fetch_params(1 << 20), &[(id, 0)]).await.remove(0);
+            assert!(read.error.is_none() && answer_records(&read)[0].0 == 0, "{read:?}");
+            node.wait_for("retention", Duration::from_secs(1_500), |_| partition.offsets().log_start >= 10).await;
+        });
+    }
+}
+
+/// As Kafka: with `remote.log.delete.on.disable` the log begins where its local part does.
+#[test]
+fn tiering_switched_off_deletes_what_only_the_bucket_has() {
+    simulated(async {
+        let world = World::new(1).await;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let id = world.topic("t", 1, &TIERED).await[0];
+        tier(&node, id).await;
+        let set = |name: &str, value: &str| ConfigOp::Set(name.to_owned(), value.to_owned());
+        let topic = || ConfigResource::Topic("t".to_owned());
+        let off = set("remote.storage.enable", "false");
+        assert!(
+            world.metadata.alter_configs(topic(), vec![off.clone()], false).await.is_err(),
+            "without saying what becomes of the bucket"
+        );
+        world.metadata.alter_configs(topic(), vec![off, set("remote.log.delete.on.disable", "true")], false).await.unwrap();
+        let partition = node.replicas.opened(id).unwrap();
+        node.wait_for("the log start", LONG, |_| partition.offsets().log_start == partition.offsets().local_start).await;
+        assert!(partition.offsets().log_start > 3);
+        node.wait_for("the objects", LONG, |_| world.bucket.objects.lock().len() <= partition.remote().segments as usize + 1).await;
+    });
+}
+
+/// What local retention takes while a look-up by time is under way is found in the bucket.
+#[test]
+fn a_search_by_time_skips_nothing_that_moves_to_the_bucket_meanwhile() {
+    simulated(async {
+        let world = World::new(1).await;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let id = world.topic("t", 1, &[("segment.bytes", "2000"), ("local.retention.bytes", "9000")]).await[0];
+        for value in 0..30 {
+            node.produce(id, batch(NOW_MS + value, &[&[7; 700]]), LONG).await.unwrap();
+        }
+        let partition = node.replicas.opened(id).unwrap();
+        node.wait_for("retention", LONG, |_| partition.offsets().local_start > 4 && partition.remote().remote_end >= 28).await;
+        let wanted = partition.offsets().local_start;
+        world.bucket.speed.lock().latency = Duration::from_secs(1);
+        let replicas = Arc::clone(&node.replicas);
+        let spec = siltstone_replica::OffsetSpec::Timestamp(NOW_MS + wanted);
+        let isolation = siltstone_replica::FetchIsolation::ReadUncommitted;
+        let search = tokio::spawn(async move { replicas.list_offset(id, -1, spec, isolation).await });
+        node.env.clock.sleep(Duration::from_millis(100)).await;
+        partition.log().delete_local_below(wanted + 4).unwrap();
+        assert!(partition.offsets().local_start > wanted);
+        assert_eq!(search.await.unwrap().unwrap().offset, wanted);
+    });
+}
+
+/// I28: metadata has raised the log start, the local log has not: what is below is out of range, no damage.
+#[test]
+fn a_read_below_a_log_start_that_only_metadata_knows_is_out_of_range() {
+    simulated(async {
+        let world = World::new(1).await;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let id = world.topic("t", 1, &TIERED).await[0];
+        tier(&node, id).await;
+        let epoch = world.metadata.image().partition(id).unwrap().leader_epoch;
+        world.metadata.raise_log_start(id, epoch, 4).await.unwrap();
+        assert_eq!(node.replicas.opened(id).unwrap().offsets().log_start, 0);
+        let answer = node.fetch(FetchParams { max_wait: LONG, ..fetch_params(1 << 20) }, &[(id, 1)]).await.remove(0);
+        assert!(matches!(answer.error, Some(ReplicaError::OffsetOutOfRange { offset: 1, start: 4, .. })), "{answer:?}");
+    });
+}
+
+/// I35: rows that lie in index objects can't be read while the bucket is out; what it has goes from the local disk all the same.
+#[test]
+fn local_retention_goes_on_while_the_bucket_with_the_old_rows_is_out() {
+    simulated(async {
+        let world = World::new(1).await;
+        let fs = SimFs::new();
+        let node = Node::start(&world, &fs).await;
+        let id = world.topic("t", 1, &[("segment.bytes", "2000")]).await[0];
+        for value in 0..60u8 {
+            node.produce(id, batch(NOW_MS, &[&[value; 700]]), LONG).await.unwrap();
+        }
+        node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
+        node.env.clock.sleep(Duration::from_secs(60)).await;
+        world.bucket.faults.lock().denied = true;
+        let small = ConfigOp::Set("local.retention.bytes".to_owned(), "1".to_owned());
+        world.metadata.alter_configs(ConfigResource::Topic("t".to_owned()), vec![small], false).await.unwrap();
+        node.kill().await;
+        // Nothing of the bucket is cached any more.
+        let node = Node::start(&world, &fs.kill()).await;
+        let opened = |node: &Node| node.replicas.opened(id).is_some_and(|partition| partition.offsets().local_start > 40);
+        node.wait_for("local retention", Duration::from_secs(60), opened).await;
+    });
+}
+
+/// Time-based rolling waits for no upload.
+#[test]
+fn a_segment_is_rolled_in_time_while_uploads_hang() {
+    simulated(async {
+        let world = World::new(1).await;
+        let config = siltstone_replica::ReplicaConfig { concurrent_uploads: 1, ..replica_config() };
+        let node = Node::try_start(&world, &SimFs::new(), 1, config).await.unwrap();
+        let ids = world.topic("t", 3, &[("segment.bytes", "2000"), ("segment.ms", "60000")]).await;
+        world.bucket.faults.lock().hangs = true;
+        for id in &ids {
+            for value in 0..5u8 {
+                node.produce(*id, batch(NOW_MS, &[&[value; 700]]), LONG).await.unwrap();
+            }
+        }
+        let all_sealed = |node: &Node| {
+            let segments = |id| node.replicas.opened(id).map(|partition| partition.log().segments()).unwrap_or_default();
+            ids.iter().all(|id| segments(*id).iter().filter(|segment| segment.sealed).count() >= 3)
+        };
+        node.wait_for("the rolls", Duration::from_secs(75), all_sealed).await;
     });
 }

@@ -221,10 +221,12 @@ async fn open_remote(
         Ok(Err(error)) => claim_later(env, &store, cluster_id, &error.to_string()),
         Err(_elapsed) => claim_later(env, &store, cluster_id, "no answer"),
     }
+    let disk_bytes = env.fs.space(&config.data_dir).context("disk of the data directory")?.total;
     let reader_config = RemoteReaderConfig {
         chunk_bytes: 8 * MIB,
         memory_cache_bytes: 256 * MIB,
-        disk_cache_bytes: 1024 * MIB,
+        // A small volume is for the log.
+        disk_cache_bytes: (disk_bytes / 20).min(1024 * MIB),
         disk_cache_dir: config.data_dir.join("broker").join("cache"),
         concurrent_gets: 32,
         read_ahead_bytes_max: 128 * MIB,

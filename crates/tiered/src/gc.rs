@@ -16,6 +16,18 @@ use siltstone_metadata::{MetadataApi, MetadataError, SegmentRow, SegmentState};
 
 use crate::store::RemoteStore;
 
+/// Objects that can't be deleted that a pass looks past.
+const STUCK_MAX: usize = 10_000;
+
+/// What a pass came to.
+#[derive(Copy, Clone, Debug)]
+struct Pass {
+    /// Objects it was to delete.
+    found: usize,
+    /// Of them, those that are there still.
+    failed: usize,
+}
+
 /// Settings of the collector.
 #[derive(Clone, Debug)]
 pub struct GarbageConfig {
@@ -70,18 +82,31 @@ impl GarbageCollector {
 
     /// Collects until shutdown.
     pub async fn run(self) {
+        let mut stuck = 0;
         let mut backoff = Backoff::new(Duration::from_secs(1), self.config.interval.max(Duration::from_secs(1)) * 10);
         loop {
             let pass = tokio::select! {
-                pass = self.pass() => pass,
+                pass = self.pass_beyond(stuck) => pass,
                 () = self.env.tasks.stopped() => return,
             };
             let wait = match pass {
                 // More is waiting.
-                Ok(found) if found >= self.config.objects_per_pass => Duration::ZERO,
-                Ok(_) => {
+                Ok(Pass { found, failed }) if found - failed >= self.config.objects_per_pass => {
+                    stuck = failed;
+                    Duration::ZERO
+                }
+                Ok(Pass { failed: 0, .. }) => {
+                    stuck = 0;
                     backoff.reset();
                     self.config.interval
+                }
+                Ok(Pass { failed, .. }) => {
+                    stuck = failed;
+                    tracing::warn!(
+                        objects = failed,
+                        "could not delete garbage from the bucket, trying again: see whether the broker may delete there"
+                    );
+                    self.config.interval + backoff.next_delay(&*self.env.entropy)
                 }
                 Err(error) => {
                     tracing::debug!(%error, "garbage collection could not ask metadata, trying again");
@@ -100,9 +125,16 @@ impl GarbageCollector {
     /// # Errors
     /// The metadata service can't be asked.
     pub async fn pass(&self) -> Result<usize, MetadataError> {
+        self.pass_beyond(0).await.map(|pass| pass.found)
+    }
+
+    /// A pass that looks past so many objects, the oldest, that could not be deleted before: they must not keep all others in the bucket.
+    async fn pass_beyond(&self, stuck: usize) -> Result<Pass, MetadataError> {
+        let limit = self.config.objects_per_pass.max(1) + stuck.min(STUCK_MAX);
         let grace_ms = i64::try_from(self.config.grace.as_millis()).unwrap_or(i64::MAX);
-        let rows = self.metadata.garbage(grace_ms, self.config.objects_per_pass.max(1)).await?;
+        let rows = self.metadata.garbage(grace_ms, limit).await?;
         let found = rows.len();
+        let mut pass = Pass { found, failed: found };
         let deleted = stream::iter(rows)
             .map(|row| self.delete(row))
             .buffer_unordered(self.config.concurrent_deletes.max(1))
@@ -111,9 +143,10 @@ impl GarbageCollector {
             .await;
         if !deleted.is_empty() {
             tracing::debug!(objects = deleted.len(), "deleted garbage from the bucket");
+            pass.failed -= deleted.len();
             self.metadata.forget(deleted).await?;
         }
-        Ok(found)
+        Ok(pass)
     }
 
     async fn delete(&self, row: SegmentRow) -> Option<SegmentRow> {

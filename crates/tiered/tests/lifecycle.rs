@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use siltstone_metadata::MetadataApi;
+use siltstone_metadata::{MetadataApi, SegmentRow, SegmentState};
 use siltstone_tiered::fsck::{self, Finding, FsckOptions, FsckReport};
 use siltstone_tiered::object::SegmentKey;
 use siltstone_tiered::{GarbageCollector, GarbageConfig, UploadError};
@@ -78,6 +78,65 @@ async fn a_deleted_topic_leaves_nothing() {
     let late = tier.upload(&segment(150, Shape::default())).await;
     assert!(matches!(late, Err(UploadError::Metadata(_))), "{late:?}");
     assert!(tier.bucket.objects.lock().is_empty(), "an object of a topic that is gone");
+}
+
+/// I29: its object comes after the topic is gone, and goes all the same.
+#[tokio::test(start_paused = true)]
+async fn an_upload_under_way_when_its_topic_is_deleted_leaves_nothing() {
+    let tier = Tier::simulated(3).await;
+    let attempt = tier.env.entropy.uuid();
+    let cluster_id = tier.metadata.image().cluster_id.clone();
+    let key = SegmentKey { cluster_id, id: tier.id, base_offset: 0, leader_epoch: tier.leader_epoch, attempt };
+    let intent = SegmentRow {
+        id: tier.id,
+        base_offset: 0,
+        last_offset: 9,
+        max_timestamp_ms: 0,
+        appended_ms: 0,
+        leader_epoch: tier.leader_epoch,
+        attempt,
+        object_key: key.encode(),
+        object_bytes: 200,
+        data_bytes: 100,
+        checksum: 0,
+        has_aborts: false,
+        generation: 0,
+        state: SegmentState::Intent { deadline_ms: tier.env.clock.now_ms() + 4 * 3_600_000 },
+    };
+    tier.metadata.segment_intent(intent.clone()).await.unwrap();
+    tier.metadata.delete_topic(tier.id.topic_id).await.unwrap();
+    let collector = collector(&tier);
+    for _ in 0..10 {
+        tier.env.clock.sleep(Duration::from_secs(61)).await;
+        collector.pass().await.unwrap();
+    }
+    tier.bucket.objects.lock().insert(intent.object_key.clone(), Bytes::from_static(b"late"));
+    assert!(tier.metadata.segment_commit(intent).await.is_err());
+    for _ in 0..5 * 60 {
+        tier.env.clock.sleep(Duration::from_secs(61)).await;
+        collector.pass().await.unwrap();
+    }
+    assert!(tier.bucket.objects.lock().is_empty());
+}
+
+/// With the right to delete missing, or the bucket out, passes come as seldom as ever.
+#[tokio::test(start_paused = true)]
+async fn deletions_that_fail_are_not_tried_again_at_once() {
+    let tier = Tier::simulated(4).await;
+    tier.fill(6, Shape::default()).await;
+    tier.metadata.raise_log_start(tier.id, tier.leader_epoch, 250).await.unwrap();
+    tier.env.clock.sleep(Duration::from_secs(61)).await;
+    tier.bucket.faults.lock().denied = true;
+    let config = GarbageConfig { objects_per_pass: 2, ..GarbageConfig::default() };
+    let collector = GarbageCollector::new(config, tier.store.clone(), tier.metadata.clone(), tier.env.clone());
+    let running = tokio::spawn(collector.clone().run());
+    tier.env.clock.sleep(Duration::from_secs(100)).await;
+    let failures = collector.metrics().failures.load(Ordering::Relaxed);
+    assert!((2..=20).contains(&failures), "a few passes: {failures} failures");
+    tier.bucket.faults.lock().denied = false;
+    tier.env.clock.sleep(Duration::from_secs(400)).await;
+    assert_eq!(tier.bucket.objects.lock().len(), 1);
+    running.abort();
 }
 
 #[tokio::test(start_paused = true)]

@@ -161,6 +161,16 @@ async fn a_missing_object_is_an_alarm_while_committed_and_out_of_range_once_dele
     assert_eq!(fresh.metrics().missing_objects.load(Ordering::Relaxed), 0);
 }
 
+/// I42: a small answer out of a large chunk holds no more memory than it has bytes.
+#[tokio::test(start_paused = true)]
+async fn a_small_answer_does_not_keep_its_chunk() {
+    let tier = Tier::simulated(1).await;
+    tier.fill(2, Shape::default()).await;
+    let reader = tier.reader(small_chunks());
+    let small = reader.read(tier.id, 0, 1, true).await.unwrap();
+    assert!(small.size_bytes > 0 && small.slices.iter().all(Bytes::is_unique), "copied out of the chunk");
+}
+
 #[tokio::test(start_paused = true)]
 async fn work_goes_on_into_the_cache_when_the_reader_is_gone() {
     let tier = Tier::simulated(7).await;

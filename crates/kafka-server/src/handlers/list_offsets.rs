@@ -1,7 +1,9 @@
 //! ListOffsets: earliest, latest, by time, by tier.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use futures::{FutureExt, StreamExt};
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::list_offsets_request::ListOffsetsPartition;
 use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
@@ -13,8 +15,18 @@ use crate::context::RequestContext;
 use crate::error_codes::replica_error;
 use crate::topic_lookup::{by_name, refuse_epoch_below_none};
 
+/// Partitions looked up at the same time: by time, one may need several reads from the bucket.
+const AT_ONCE: usize = 16;
+/// `remote.list.offsets.request.timeout.ms`, if it is not set.
+const TIMEOUT_MS: u64 = 30_000;
+
+/// The partitions of all topics are looked up side by side; what is not found in time gets REQUEST_TIMED_OUT, as in Kafka.
 pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
+    let timeout_ms = ctx.services.broker_setting("remote.list.offsets.request.timeout.ms").unwrap_or(TIMEOUT_MS);
+    let asked_ms = u64::try_from(request.timeout_ms).ok().filter(|ms| ctx.api_version >= 10 && *ms > 0);
+    let deadline = ctx.services.replicas.sleep(Duration::from_millis(asked_ms.map_or(timeout_ms, |ms| ms.min(timeout_ms)))).shared();
     let mut topics = Vec::with_capacity(request.topics.len());
+    let mut searches = Vec::new();
     for topic in request.topics {
         if topic.partitions.is_empty() {
             continue; // as Kafka
@@ -24,18 +36,32 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) ->
             *asked.entry(partition.partition_index).or_default() += 1;
         }
         let permitted = ctx.authorize(AclOperation::Describe, ResourceType::Topic, topic.name.as_str());
-        let mut partitions = Vec::with_capacity(topic.partitions.len());
-        for partition in &topic.partitions {
-            let index = partition.partition_index;
-            let found = match asked.remove(&index) {
-                None => continue, // asked for twice, and refused once
-                Some(_) if permitted.is_err() => permitted.map(|()| FoundOffset::NONE),
-                Some(1) => find(ctx, &topic.name, partition, request.isolation_level).await,
-                Some(_) => Err(ResponseError::InvalidRequest),
-            };
-            partitions.push(answer(ctx.api_version, index, found));
+        for partition in topic.partitions {
+            // None: asked for twice, and refused once.
+            let Some(times) = asked.remove(&partition.partition_index) else { continue };
+            let refusal = permitted.err().or((times > 1).then_some(ResponseError::InvalidRequest));
+            searches.push((topics.len(), topic.name.clone(), partition, refusal));
         }
-        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions));
+        topics.push(ListOffsetsTopicResponse::default().with_name(topic.name));
+    }
+    let isolation_level = request.isolation_level;
+    let found = searches.into_iter().map(|(index, name, partition, refusal)| {
+        let deadline = deadline.clone();
+        async move {
+            let found = match refusal {
+                Some(error) => Err(error),
+                None => tokio::select! {
+                    biased;
+                    found = find(ctx, &name, &partition, isolation_level) => found,
+                    () = deadline => Err(ResponseError::RequestTimedOut),
+                },
+            };
+            (index, answer(ctx.api_version, partition.partition_index, found))
+        }
+    });
+    let mut found = futures::stream::iter(found).buffered(AT_ONCE);
+    while let Some((index, answer)) = found.next().await {
+        topics[index].partitions.push(answer);
     }
     ListOffsetsResponse::default().with_topics(topics)
 }

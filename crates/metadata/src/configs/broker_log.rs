@@ -199,7 +199,7 @@ pub(super) static ALL: &[ConfigDef] = &[
         Boolean,
         "true",
         Any,
-        "Whether there is a bucket at all. Always true here: tiering needs no plug-in.",
+        "Whether sealed segments go to the bucket. False: nothing more is uploaded by this broker, whatever topics say; what is in the bucket is served all the same. On by default here, off in Kafka.",
     )
     .read_only(),
     def("replica.fetch.backoff.ms", Int, "1000", AtLeast(0), "How long a follower waits after a failed fetch, in ms.").read_only(),

@@ -52,6 +52,8 @@ pub struct TopicConfig {
     pub remote_storage_enable: bool,
     /// `remote.log.copy.disable`: what is remote stays readable, nothing more is uploaded
     pub remote_log_copy_disable: bool,
+    /// `remote.log.delete.on.disable`: with `remote.storage.enable` off, what only the bucket has is deleted
+    pub remote_log_delete_on_disable: bool,
     /// `retention.bytes`; -1 for no limit
     pub retention_bytes: i64,
     /// `retention.ms`; -1 for no limit
@@ -157,6 +159,7 @@ impl TopicConfig {
             min_insync_replicas: layers.number("min.insync.replicas"),
             remote_storage_enable: layers.flag("remote.storage.enable"),
             remote_log_copy_disable: layers.flag("remote.log.copy.disable"),
+            remote_log_delete_on_disable: layers.flag("remote.log.delete.on.disable"),
             retention_bytes: layers.number("retention.bytes"),
             retention_ms: layers.number("retention.ms"),
             segment_bytes,

@@ -108,8 +108,29 @@ fn values_that_contradict_each_other_are_refused_in_kafkas_words() {
         tiered(&[("retention.bytes", "5"), ("local.retention.bytes", "-1")]),
         "Invalid value -1 for configuration local.retention.bytes: Value must not be -1 as retention.bytes value is set as 5."
     );
+    let copy_disabled = "When `remote.log.copy.disable` is set to true, the `local.retention.ms` and `retention.ms` must be set to the identical value because there will be no more logs copied to the remote storage.";
+    assert_eq!(tiered(&[("remote.log.copy.disable", "true"), ("local.retention.ms", "5")]), copy_disabled);
+    assert_eq!(together(&[("remote.storage.enable", "true"), ("remote.log.copy.disable", "true"), ("local.retention.ms", "-2")]), Ok(()));
     assert_eq!(together(&[("retention.ms", "5"), ("local.retention.ms", "10")]), Ok(()), "as in Kafka, where tiering was not asked for");
     assert_eq!(together(&[("cleanup.policy", "compact")]), Ok(()));
+}
+
+#[test]
+fn tiering_is_switched_off_only_with_what_is_in_the_bucket() {
+    let (enabled, off) = (("remote.storage.enable", "true"), ("remote.storage.enable", "false"));
+    let delete = ("remote.log.delete.on.disable", "true");
+    let change =
+        |before: &[(&str, &str)], after: &[(&str, &str)], system| validate_remote_storage_change(&map(before), &map(after), system);
+    for before in [&[][..], &[enabled]] {
+        let refused = change(before, &[off], true).unwrap_err();
+        assert!(refused.starts_with("It is invalid to disable remote storage without deleting remote data. If you want"), "{refused}");
+        assert_eq!(change(before, &[off, delete], true), Ok(()));
+    }
+    assert_eq!(change(&[off], &[off], true), Ok(()));
+    assert_eq!(change(&[], &[off], false), Ok(()), "nothing of it is there");
+    let refused = change(&[], &[enabled], false).unwrap_err();
+    assert_eq!(refused, "Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.");
+    assert_eq!(change(&[enabled], &[enabled, delete], false), Ok(()), "it was before");
 }
 
 #[test]

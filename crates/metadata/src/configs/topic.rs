@@ -149,7 +149,7 @@ pub(super) static ALL: &[ConfigDef] = &[
         Boolean,
         "false",
         Any,
-        "Must be true to switch remote.storage.enable off: what is in the bucket is deleted then.",
+        "Must be true to switch remote.storage.enable off: what only the bucket has is deleted then, the copies of what is on the local disk when retention passes them.",
     ),
     def(
         "remote.storage.enable",

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Check, ConfigDef, ConfigType, broker_config, broker_configs, group_configs, topic_config};
 
+const REMOTE_STORAGE: &str = "remote.storage.enable";
 /// Longest value of any setting, bytes.
 const VALUE_BYTES_MAX: usize = 32 * 1024;
 
@@ -143,6 +144,40 @@ pub(crate) fn validate_topic_configs_together(configs: &BTreeMap<String, String>
                 "Invalid value {local} for configuration {local_name}: Value must not be more than {total_name} property value: {total}"
             ));
         }
+    }
+    let copy_disabled = configs.get("remote.log.copy.disable").is_some_and(|value| value.trim().eq_ignore_ascii_case("true"));
+    for unit in ["bytes", "ms"] {
+        let (total, local) = (number(&format!("retention.{unit}")), number(&format!("local.retention.{unit}")));
+        if copy_disabled && local != Some(-2) && local != total {
+            return Err(format!(
+                "When `remote.log.copy.disable` is set to true, the `local.retention.{unit}` and `retention.{unit}` must be set to the identical value because there will be no more logs copied to the remote storage."
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks what a change of a topic's settings does to what is in the bucket.
+pub(crate) fn validate_remote_storage_change(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+    system_enabled: bool,
+) -> Result<(), String> {
+    let flag = |configs: &BTreeMap<String, String>, name: &str, default: bool| {
+        configs.get(name).map_or(default, |value| value.trim().eq_ignore_ascii_case("true"))
+    };
+    if !system_enabled && flag(after, REMOTE_STORAGE, false) && !flag(before, REMOTE_STORAGE, false) {
+        return Err("Tiered Storage functionality is disabled in the broker. Topic cannot be configured with remote log storage.".into());
+    }
+    // On by default here, so a topic that says nothing has something in the bucket, too.
+    if flag(before, REMOTE_STORAGE, system_enabled)
+        && !flag(after, REMOTE_STORAGE, true)
+        && !flag(after, "remote.log.delete.on.disable", false)
+    {
+        return Err("It is invalid to disable remote storage without deleting remote data. \
+             If you want to keep the remote data and turn to read only, please set `remote.storage.enable=true,remote.log.copy.disable=true`. \
+             If you want to disable remote storage and delete all remote data, please set `remote.storage.enable=false,remote.log.delete.on.disable=true`."
+            .into());
     }
     Ok(())
 }

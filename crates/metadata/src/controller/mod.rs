@@ -76,6 +76,11 @@ impl View<'_> {
         usize::try_from(of_topic.unwrap_or_else(|| self.broker_config(NAME, 1))).unwrap_or(1).max(1)
     }
 
+    /// `remote.log.storage.system.enable`
+    fn is_tiering_enabled(&self) -> bool {
+        self.broker_text("remote.log.storage.system.enable").is_none_or(|text| !text.trim().eq_ignore_ascii_case("false"))
+    }
+
     fn is_active(&self, broker: i32) -> bool {
         self.image.brokers.get(&broker).is_some_and(|broker| !broker.fenced)
     }

@@ -24,6 +24,8 @@ pub(crate) fn alter_configs(
             let topic = view.image.topic(&name).ok_or(MetadataError::UnknownTopic(name))?;
             let configs = apply(&topic.configs, ops, configs::topic_configs(), configs::validate_topic_config)?;
             configs::validate_topic_configs_together(&configs).map_err(MetadataError::InvalidConfig)?;
+            let checked = configs::validate_remote_storage_change(&topic.configs, &configs, view.is_tiering_enabled());
+            checked.map_err(MetadataError::InvalidConfig)?;
             changes.extend(clear_elr(topic, view.min_insync_replicas(&configs)));
             (configs != topic.configs).then_some(ImageChange::TopicConfigs { topic: topic.id, configs })
         }

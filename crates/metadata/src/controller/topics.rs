@@ -61,6 +61,10 @@ pub(crate) fn create_topic(
         configs::validate_topic_config(name, value).map_err(MetadataError::InvalidConfig)?;
     }
     configs::validate_topic_configs_together(&topic.configs).map_err(MetadataError::InvalidConfig)?;
+    if topic.configs.get("remote.storage.enable").is_some_and(|value| value.trim().eq_ignore_ascii_case("true")) {
+        let checked = configs::validate_remote_storage_change(&BTreeMap::new(), &topic.configs, view.is_tiering_enabled());
+        checked.map_err(MetadataError::InvalidConfig)?;
+    }
     if is_internal(&topic.name) {
         // Whoever makes it: what coordinators keep there must not be deleted by its age (I20, I21).
         topic.configs.entry("cleanup.policy".to_owned()).or_insert_with(|| "compact".to_owned());

@@ -23,6 +23,7 @@
 //! | `POST /v1/garbage` | `{"grace_ms", "limit"}`: rows whose objects may go |
 //! | `POST /v1/garbage/forget` | rows whose objects are deleted |
 //!
+//! Whatever is not a GET needs `content-type: application/json` and the header [`CLUSTER_HEADER`].
 //! An error is the JSON of [`crate::MetadataError`] with a fitting status. Each answer carries the image's revision in the header
 //! [`REVISION_HEADER`]: an image of that revision shows what the call changed.
 
@@ -46,7 +47,7 @@ pub use server::router;
 
 /// Revision of the server's image when it answered.
 pub const REVISION_HEADER: &str = "x-metadata-revision";
-/// Cluster that a request is meant for; one for another cluster is refused with 403. May be left out.
+/// Cluster that a request is meant for; one for another cluster is refused with 403. A GET may leave it out.
 pub const CLUSTER_HEADER: &str = "x-cluster-id";
 /// Largest request body, bytes: a topic of 10,000 partitions with its assignments is a tenth of it.
 pub const BODY_BYTES_MAX: usize = 4 << 20;

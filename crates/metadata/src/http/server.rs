@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -59,10 +59,28 @@ pub fn router(service: Arc<MetadataService>) -> Router {
         .with_state(service)
 }
 
-/// A request that names another cluster than this one goes no further.
+/// A request that names another cluster than this one goes no further, nor one that a web page made: those bear an origin, and can
+/// send neither JSON nor the cluster's id without being asked first, which every change must have.
 async fn check_cluster(State(service): Service, request: Request, next: Next) -> Response {
     let here = &service.image().cluster_id;
-    match request.headers().get(CLUSTER_HEADER) {
+    let refused = |status, reason: &str| failed(&MetadataError::InvalidRequest(reason.to_owned()), status);
+    let headers = request.headers();
+    if headers.contains_key(header::ORIGIN) {
+        return refused(StatusCode::FORBIDDEN, "requests of web pages are not served");
+    }
+    if request.method() != Method::GET {
+        let json = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.split(';').next() == Some("application/json"));
+        if !headers.get(header::CONTENT_TYPE).is_some_and(json) {
+            return refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a change needs the header content-type: application/json");
+        }
+        if !headers.contains_key(CLUSTER_HEADER) {
+            return refused(
+                StatusCode::FORBIDDEN,
+                &format!("a change needs the header {CLUSTER_HEADER}, with the id that GET /v1/image gives"),
+            );
+        }
+    }
+    match headers.get(CLUSTER_HEADER) {
         Some(wanted) if wanted.as_bytes() != here.as_bytes() => {
             let wanted = String::from_utf8_lossy(wanted.as_bytes());
             Refusal(MetadataError::WrongCluster(format!("this metadata service is of cluster {here}, not of {wanted}"))).into_response()

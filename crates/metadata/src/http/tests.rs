@@ -229,7 +229,9 @@ async fn bad_requests_get_a_reason_and_a_fitting_status() {
     let server = Server::start(&store, anywhere()).await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = |path: &str| format!("http://{}{path}", server.address);
-    let post = |path: &str, body: &str| http.post(url(path)).body(body.to_owned()).send();
+    let cluster = server.service.image().cluster_id.clone();
+    let change = |path: &str| http.post(url(path)).header("content-type", "application/json").header(CLUSTER_HEADER, &cluster);
+    let post = |path: &str, body: &str| change(path).body(body.to_owned()).send();
     let topic = "00000000-0000-0000-0000-000000000001";
     for (path, body, status) in [
         ("/v1/topics", "{", 400),
@@ -250,12 +252,39 @@ async fn bad_requests_get_a_reason_and_a_fitting_status() {
     assert_eq!(get(format!("/v1/segments/{topic}/0/at")).await.unwrap().status(), 400);
     assert_eq!(get(format!("/v1/segments/{topic}/0/extent")).await.unwrap().status(), 404);
     assert_eq!(get("/v1/watch?after=999999".into()).await.unwrap().status(), 410, "a revision yet to come");
-    let huge = http.post(url("/v1/topics")).body(vec![b' '; BODY_BYTES_MAX + 1]).send().await.unwrap();
+    let huge = change("/v1/topics").body(vec![b' '; BODY_BYTES_MAX + 1]).send().await.unwrap();
     assert_eq!(huge.status(), 400);
     let revision = server.service.image().revision;
     store.txn(crate::store::Txn { when: vec![], then: vec![Write::put("other", "x")] }).await.unwrap();
     let quiet = get(format!("/v1/watch?after={revision}&wait_ms=1")).await.unwrap();
     assert_eq!(quiet.text().await.unwrap(), "[]");
+}
+
+/// What a page in a browser on the same machine can send without being asked first.
+#[tokio::test]
+async fn a_change_needs_what_no_web_page_can_send() {
+    let server = Server::start(&MemoryStore::new(Env::system()), anywhere()).await;
+    let cluster = server.service.image().cluster_id.clone();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://{}/v1/configs", server.address);
+    let body = "{\"resource\":{\"broker\":\"\"},\"ops\":[{\"set\":[\"message.max.bytes\",\"5\"]}],\"validate_only\":false}";
+    let json = [("content-type", "application/json")];
+    let (cluster, origin) = ([(CLUSTER_HEADER, cluster.as_str())], [("origin", "http://evil.example")]);
+    for (headers, status) in [
+        (vec![], 415),
+        (vec![cluster[0], ("content-type", "text/plain")], 415),
+        (vec![json[0]], 403),
+        (vec![json[0], cluster[0], origin[0]], 403),
+        (vec![json[0], cluster[0]], 200),
+    ] {
+        let request = headers.iter().fold(http.post(&url), |request, (name, value)| request.header(*name, *value));
+        let response = request.body(body).send().await.unwrap();
+        assert_eq!(response.status(), status, "{headers:?}");
+        let changed = server.service.image().broker_configs.get("").is_some_and(|configs| configs.contains_key("message.max.bytes"));
+        assert_eq!(changed, status == 200, "{headers:?}");
+    }
+    let read = http.get(format!("http://{}/v1/image", server.address)).header("origin", "http://evil.example").send();
+    assert_eq!(read.await.unwrap().status(), 403);
 }
 
 #[tokio::test]

@@ -85,15 +85,17 @@ impl SegmentMap {
             if !self.take_folds(id, deleted.since_ms).await? {
                 continue;
             }
-            for prefix in [keys::SEGMENT, keys::INTENT] {
-                let page = self.store.range(Range { limit: left, ..Range::prefix(&keys::of_topic(prefix, id)) }).await?;
-                let found = page.rows.iter().map(|row| Ok((row, rows::decode(&row.key, &row.value)?)));
-                let found = found.collect::<Result<Vec<_>, rows::RowError>>()?;
-                self.mark_all(found, deleted.since_ms).await?;
-                left -= page.rows.len();
-                if page.more || left == 0 {
-                    return Ok(());
-                }
+            let page = self.store.range(Range { limit: left, ..Range::prefix(&keys::of_topic(keys::SEGMENT, id)) }).await?;
+            let found = page.rows.iter().map(|row| Ok((row, rows::decode(&row.key, &row.value)?)));
+            let found = found.collect::<Result<Vec<_>, rows::RowError>>()?;
+            self.mark_all(found, deleted.since_ms).await?;
+            left -= page.rows.len();
+            if page.more || left == 0 {
+                return Ok(());
+            }
+            // An upload may be under way, and make its object yet: its intent goes when its time is over, and the topic after it.
+            if !self.store.range(Range { limit: 1, ..Range::prefix(&keys::of_topic(keys::INTENT, id)) }).await?.rows.is_empty() {
+                continue;
             }
             let extents = self.store.range(Range { limit: TXN_OPS_MAX, ..Range::prefix(&keys::of_topic(keys::EXTENT, id)) }).await?;
             let mut then: Vec<_> = extents.rows.into_iter().map(|row| Write::Delete(row.key)).collect();

@@ -159,7 +159,11 @@ async fn segments_go_from_intent_to_commit_to_garbage() {
     service.delete_topic(made.id).await.unwrap();
     assert_eq!(service.remote_extent(id).await, Err(MetadataError::UnknownTopicId(made.id)));
     let garbage = service.garbage(0, 10).await.unwrap();
-    assert_eq!(garbage.iter().map(|row| row.base_offset).collect::<Vec<_>>(), [10, 20, 40], "rows and intents of a deleted topic");
+    assert_eq!(
+        garbage.iter().map(|row| row.base_offset).collect::<Vec<_>>(),
+        [10, 20],
+        "rows of a deleted topic; an upload under way may make its object yet"
+    );
     service.forget(garbage).await.unwrap();
     assert_eq!(service.garbage(0, 10).await.unwrap(), []);
 }

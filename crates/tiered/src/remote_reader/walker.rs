@@ -180,7 +180,10 @@ impl FetchSink {
 
     fn end_run(&mut self) {
         if let Some((chunk, range)) = self.run.take() {
-            self.read.slices.push(chunk.slice(range));
+            // A small slice of a large chunk would keep all of it in memory until the answer is sent: a Fetch of a thousand cold partitions a
+            // thousand chunks.
+            let is_small = range.len() < chunk.len() / 4;
+            self.read.slices.push(if is_small { Bytes::copy_from_slice(&chunk[range]) } else { chunk.slice(range) });
         }
     }
 }
