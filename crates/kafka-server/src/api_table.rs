@@ -140,7 +140,7 @@ apis! {
     "AddPartitionsToTxn" AddPartitionsToTxnRequest 0..=5 => typed!(AddPartitionsToTxnRequest, add_partitions_to_txn);
     "AddOffsetsToTxn" AddOffsetsToTxnRequest 0..=4 => typed!(AddOffsetsToTxnRequest, add_offsets_to_txn);
     "EndTxn" EndTxnRequest 0..=5 => typed!(EndTxnRequest, end_txn);
-    "WriteTxnMarkers" WriteTxnMarkersRequest 1..=1 => typed!(WriteTxnMarkersRequest, write_txn_markers);
+    "WriteTxnMarkers" WriteTxnMarkersRequest 1..=2 => typed!(WriteTxnMarkersRequest, write_txn_markers, decoded by by_topic_id::decode_write_txn_markers);
     "TxnOffsetCommit" TxnOffsetCommitRequest 0..=5 => typed!(TxnOffsetCommitRequest, txn_offset_commit);
     "DescribeAcls" DescribeAclsRequest 1..=3 => typed!(DescribeAclsRequest, describe_acls, decoded by handlers::describe_acls::decode);
     "CreateAcls" CreateAclsRequest 1..=3 => typed!(CreateAclsRequest, create_acls, decoded by handlers::create_acls::decode);

@@ -1,10 +1,11 @@
-//! Requests in versions that the codec does not know: OffsetCommit 10 and OffsetFetch 10, which name topics by id (KIP-848). The codec knows
-//! their answers.
+//! Requests in versions that the codec does not know: OffsetCommit 10 and OffsetFetch 10, which name topics by id (KIP-848), and WriteTxnMarkers 2,
+//! which tells each marker's version of transactions (KIP-1228). The codec knows their answers.
 
 use bytes::{Buf, Bytes};
 use kafka_protocol::messages::offset_commit_request::{OffsetCommitRequestPartition, OffsetCommitRequestTopic};
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
-use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, TopicName};
+use kafka_protocol::messages::write_txn_markers_request::{WritableTxnMarker, WritableTxnMarkerTopic};
+use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest, ProducerId, TopicName, WriteTxnMarkersRequest};
 use kafka_protocol::protocol::{Decodable, StrBytes};
 use siltstone_common::TopicId;
 use siltstone_metadata::MetadataImage;
@@ -75,7 +76,7 @@ fn no_null<T>(value: Option<T>) -> Decoded<T> {
     value.ok_or_else(|| "a field that may not be null is null".to_owned())
 }
 
-/// Tagged fields, of which neither request has any: skipped.
+/// Tagged fields, of which none of these requests has any: skipped.
 fn tags(buf: &mut Bytes) -> Decoded<()> {
     for _ in 0..varint(buf)? {
         varint(buf)?;
@@ -144,6 +145,45 @@ pub(crate) fn decode_offset_fetch(mut body: Bytes, version: i16) -> Decoded<ById
     Ok(ById { request, topic_ids })
 }
 
+/// First version of WriteTxnMarkers whose markers have a version of transactions.
+const VERSIONED_MARKERS_FROM: i16 = 2;
+
+/// WriteTxnMarkers, and the level of `transaction.version` of each marker in their order: none before version 2.
+#[derive(Debug, PartialEq)]
+pub(crate) struct VersionedMarkers {
+    pub(crate) request: WriteTxnMarkersRequest,
+    pub(crate) levels: Vec<i8>,
+}
+
+/// WriteTxnMarkers in any version.
+pub(crate) fn decode_write_txn_markers(mut body: Bytes, version: i16) -> Decoded<VersionedMarkers> {
+    let buf = &mut body;
+    if version < VERSIONED_MARKERS_FROM {
+        let request = WriteTxnMarkersRequest::decode(buf, version).map_err(|error| error.to_string())?;
+        return Ok(VersionedMarkers { request, levels: Vec::new() });
+    }
+    let mut levels = Vec::new();
+    let markers = array(buf, |buf| {
+        let marker = WritableTxnMarker::default()
+            .with_producer_id(ProducerId(buf.try_get_i64().map_err(cut_short)?))
+            .with_producer_epoch(buf.try_get_i16().map_err(cut_short)?)
+            .with_transaction_result(buf.try_get_u8().map_err(cut_short)? != 0)
+            .with_topics(no_null(array(buf, marker_topic)?)?)
+            .with_coordinator_epoch(int32(buf)?);
+        levels.push(buf.try_get_i8().map_err(cut_short)?);
+        tags(buf)?;
+        Ok(marker)
+    })?;
+    tags(buf)?;
+    Ok(VersionedMarkers { request: WriteTxnMarkersRequest::default().with_markers(no_null(markers)?), levels })
+}
+
+fn marker_topic(buf: &mut Bytes) -> Decoded<WritableTxnMarkerTopic> {
+    let topic = WritableTxnMarkerTopic::default().with_name(TopicName(text(buf)?)).with_partition_indexes(no_null(array(buf, int32)?)?);
+    tags(buf)?;
+    Ok(topic)
+}
+
 /// Puts the names of topics where only their ids are known; unknown ones stay without.
 pub(crate) fn put_names<'a>(image: &MetadataImage, topic_ids: &[TopicId], names: impl Iterator<Item = &'a mut TopicName>) {
     for (id, name) in topic_ids.iter().zip(names) {
@@ -165,6 +205,31 @@ mod tests {
         body.put_slice(&[9; 16]);
         body.put_slice(b"\x02\0\0\0\x03\0\0\0\0\0\0\0\x05\0\0\0\x06\x02x\0\0\0");
         body
+    }
+
+    fn marker_bytes() -> BytesMut {
+        let mut body = BytesMut::new();
+        body.put_slice(b"\x03\0\0\0\0\0\0\0\x07\0\x03\x01\x02\x02t\x03\0\0\0\x04\0\0\0\x05\0\0\0\0\x06\x02\0");
+        body.put_slice(b"\0\0\0\0\0\0\0\x08\0\0\0\x01\0\0\0\x09\0\0\0");
+        body
+    }
+
+    #[test]
+    fn markers_tell_their_version_of_transactions() {
+        let body = marker_bytes();
+        let decoded = decode_write_txn_markers(body.clone().freeze(), 2).unwrap();
+        assert_eq!(decoded.levels, [2, 0]);
+        let [first, second] = &decoded.request.markers[..] else { panic!("two markers") };
+        assert_eq!((first.producer_id.0, first.producer_epoch, first.transaction_result, first.coordinator_epoch), (7, 3, true, 6));
+        assert_eq!((first.topics[0].name.0.as_str(), &first.topics[0].partition_indexes[..]), ("t", &[4, 5][..]));
+        assert_eq!((second.producer_id.0, second.transaction_result, second.topics.len(), second.coordinator_epoch), (8, false, 0, 9));
+        for len in 0..body.len() {
+            assert!(decode_write_txn_markers(body.clone().freeze().slice(..len), 2).is_err(), "{len}");
+        }
+        let older = kafka_protocol::protocol::Encodable::encode;
+        let mut v1 = BytesMut::new();
+        older(&decoded.request, &mut v1, 1).unwrap();
+        assert_eq!(decode_write_txn_markers(v1.freeze(), 1), Ok(VersionedMarkers { request: decoded.request, levels: Vec::new() }));
     }
 
     fn fetch_bytes() -> BytesMut {

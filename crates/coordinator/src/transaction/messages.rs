@@ -25,7 +25,8 @@ impl TransactionVersion {
         }
     }
 
-    pub(crate) fn from_level(level: i16) -> Self {
+    /// What a feature level means.
+    pub fn from_level(level: i16) -> Self {
         if level >= 2 { Self::V2 } else { Self::V1 }
     }
 }

@@ -222,7 +222,14 @@ pub(super) static SKELETONS: &[Skeleton] = &[
     Skeleton {
         key: 27,
         flexible_from: 1,
-        fields: &[field(array(&[field(I64), field(I16), field(I8), field(array(&[field(STR), field(list(&I32))])), field(I32)]))],
+        fields: &[field(array(&[
+            field(I64),
+            field(I16),
+            field(I8),
+            field(array(&[field(STR), field(list(&I32))])),
+            field(I32),
+            since(2, I8),
+        ]))],
     },
     // TxnOffsetCommit
     Skeleton {

@@ -1,26 +1,29 @@
 //! WriteTxnMarkers: ends transactions in their partitions. Brokers send it to each other; kafka-transactions.sh sends it to abort what hangs.
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::WriteTxnMarkersResponse;
 use kafka_protocol::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
 };
-use kafka_protocol::messages::{WriteTxnMarkersRequest, WriteTxnMarkersResponse};
 use siltstone_coordinator::{ProducerIdAndEpoch, TopicPartition, TransactionVersion, TxnMarker};
 use siltstone_metadata::acls::AclOperation;
 
+use crate::by_topic_id::VersionedMarkers;
 use crate::context::RequestContext;
 
-pub(crate) async fn handle(ctx: &RequestContext, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse {
+pub(crate) async fn handle(ctx: &RequestContext, request: VersionedMarkers) -> WriteTxnMarkersResponse {
+    let VersionedMarkers { request, levels } = request;
     let allowed = ctx.allows_cluster(AclOperation::Alter) || ctx.authorize_cluster(AclOperation::ClusterAction).is_ok();
     let mut results = Vec::with_capacity(request.markers.len());
-    for marker in request.markers {
+    // Version 1 of the request does not tell the level: the lenient rule holds.
+    let levels = levels.into_iter().chain(std::iter::repeat(0));
+    for (marker, level) in request.markers.into_iter().zip(levels) {
         let producer = ProducerIdAndEpoch { producer_id: marker.producer_id.0, producer_epoch: marker.producer_epoch };
         let end = TxnMarker {
             producer,
             coordinator_epoch: marker.coordinator_epoch,
             commit: marker.transaction_result,
-            // Version 1 of the request does not tell: the lenient rule holds.
-            version: TransactionVersion::V1,
+            version: TransactionVersion::from_level(level.into()),
         };
         let of_topic = marker.topics.iter().flat_map(|topic| {
             let name = topic.name.0.to_string();
