@@ -20,6 +20,8 @@ SETTINGS = {"group.initial.rebalance.delay.ms": 0, "group.consumer.min.heartbeat
 def broker(make_broker):
     with make_broker(settings=SETTINGS) as running:
         yield running
+    while JavaMember.running:
+        JavaMember.running.pop().kill()
 
 
 def names(partitions):
@@ -69,13 +71,15 @@ class Member(threading.Thread):
 
 
 class JavaMember:
-    """Kafka's Java consumer in a JVM of its own; see Member.java."""
+    """Kafka's Java consumer in a JVM of its own; see Member.java. None outlives its test."""
 
+    running = []
     SOURCE = pathlib.Path(__file__).parent / "systems" / "Member.java"
 
     def __init__(self, broker, root, topics, *, group="g", **config):
         settings = [f"{name.replace('_', '.')}={value}" for name, value in config.items()]
         self.java = Java(root, self.SOURCE, broker.address, group, topics, *settings, heap="64m")
+        self.running.append(self.java)
 
     def lines(self, kind):
         return [line.split()[1:] for line in self.java.log().splitlines() if line.split()[:1] == [kind]]
