@@ -25,11 +25,17 @@ mod compatibility_page {
 
     const PAGE: &str = include_str!("../../../../docs/compatibility.md");
     const KAFKA_TOOLS: &str = include_str!("../../../../tests/compat/java-tools/golden.txt");
-    const SUITES: [(&str, &str, &str); 6] = [
+    const SUITES: [(&str, &str, &str); 8] = [
         ("franz-go", "integration tests of pkg/kgo and pkg/kadm", include_str!("../../../../tests/compat/franz-go/allow.txt")),
         ("java-tools", "printed output of Apache Kafka's tools", include_str!("../../../../tests/compat/java-tools/allow.txt")),
         ("kafka-python", "integration tests", include_str!("../../../../tests/compat/kafka-python/allow.txt")),
-        ("librdkafka", "test-runner", include_str!("../../../../tests/compat/librdkafka/allow.txt")),
+        ("librdkafka", "test-runner, quick mode", include_str!("../../../../tests/compat/librdkafka/allow.txt")),
+        ("librdkafka-full", "test-runner, all of each test", include_str!("../../../../tests/compat/librdkafka/allow-full.txt")),
+        (
+            "librdkafka-idempotent",
+            "test-runner, quick mode, every producer idempotent",
+            include_str!("../../../../tests/compat/librdkafka/allow-idempotent.txt"),
+        ),
         ("rskafka", "integration tests", include_str!("../../../../tests/compat/rskafka/allow.txt")),
         ("rust-rdkafka", "integration tests", include_str!("../../../../tests/compat/rust-rdkafka/allow.txt")),
     ];
