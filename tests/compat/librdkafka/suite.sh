@@ -5,12 +5,12 @@ suite_port=0
 # Three default replicas are more than one broker has; four partitions is what the suite expects of auto-created topics.
 # Tests deny User:* on a topic: the client, User:ANONYMOUS, must be no super user.
 suite_settings=(authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer allow.everyone.if.no.acl.found=true
-  num.partitions=4 auto.create.topics.enable=true delete.topic.enable=true group.initial.rebalance.delay.ms=0)
+  num.partitions=4 auto.create.topics.enable=true delete.topic.enable=true)
 
 # Quick mode leaves the longest sub-tests out; each mode has a list of its own.
-librdkafka_flags=(-Q)
+librdkafka_flags=(-Q) librdkafka_limit=300
 case $suite in
-  librdkafka-full) librdkafka_flags=() suite_allow=$compat/librdkafka/allow-full.txt ;;
+  librdkafka-full) librdkafka_flags=() librdkafka_limit=1200 suite_allow=$compat/librdkafka/allow-full.txt ;;
   librdkafka-idempotent) librdkafka_flags=(-Q -P) suite_allow=$compat/librdkafka/allow-idempotent.txt ;;
 esac
 
@@ -49,7 +49,7 @@ librdkafka_numbers() {
 # One process per number: a time-out inside a test ends the whole process. The summary table names each test it ran.
 librdkafka_one() {
   local number=$1 log=$work/librdkafka-$1.log
-  TESTS=$number timeout -k 5 "${COMPAT_LIMIT:-300}" ./test-runner -p1 -L $flags -E >"$log" 2>&1 </dev/null
+  TESTS=$number timeout -k 5 "$limit" ./test-runner -p1 -L $flags -E >"$log" 2>&1 </dev/null
   # A pass in 0.000 s did nothing (every sub-test is left out in quick mode): no result.
   sed -n 's/\x1b\[[0-9;]*m//g; s/^| *\([0-9][0-9a-z_]*\) *| *\(PASSED\|FAILED\) *| *\([0-9.]*\)s.*/\1 \2 \3/p' "$log" |
     awk '$3 != "0.000" || $2 == "FAILED" { print $1 "," ($2 == "PASSED" ? "PASS" : "FAIL") }' >"$log.results"
@@ -65,7 +65,7 @@ suite_run() {
   cd "$librdkafka_dir/tests" || return
   printf '%s\n' "metadata.broker.list=$bootstrap" test.topic.random=true test.timeout.multiplier=2 >"$work/librdkafka.conf"
   export RDKAFKA_TEST_CONF=$work/librdkafka.conf LD_LIBRARY_PATH=$librdkafka_dir/src:$librdkafka_dir/src-cpp TEST_KAFKA_VERSION=4.1.0
-  export KAFKA_PATH=$kafka_home BROKERS=$bootstrap work flags="${librdkafka_flags[*]}"
+  export KAFKA_PATH=$kafka_home BROKERS=$bootstrap work flags="${librdkafka_flags[*]}" limit="${COMPAT_LIMIT:-$librdkafka_limit}"
   export -f librdkafka_one
   librdkafka_numbers | xargs -P "$jobs" -I{} bash -c 'librdkafka_one {}' >>"$1"
   rm -f stats_*.json test_report_*.json
