@@ -80,11 +80,13 @@ impl ReplicaManager {
             let deadline = deadline.clone();
             async move {
                 let result = match result {
-                    Ok(appended) if acks != ACKS_NONE => tokio::select! {
+                    Ok(appended) if acks == ACKS_ALL => tokio::select! {
                         biased;
                         result = wait_safe(appended, acks) => result,
                         () = deadline => Err(ReplicaError::TimedOut),
                     },
+                    // As in Kafka, the time-out is for replicas: this broker's own disk has as long as it takes.
+                    Ok(appended) if acks != ACKS_NONE => wait_safe(appended, acks).await,
                     Ok(appended) => Ok(appended.info),
                     Err(error) => Err(error),
                 };
