@@ -20,6 +20,7 @@ use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteRead
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
+use crate::args::Role;
 use crate::config::{Config, DiskBudget};
 use crate::metrics::{BrokerMetrics, ClientMetrics, GroupMetrics, ListenerMetrics};
 
@@ -69,6 +70,9 @@ impl Broker {
         let rack = config.kafka.get("broker.rack").cloned();
         let id = config.node_id;
         let me = RegisterBroker { id, host: host.clone(), port, rack, clean_shutdown, directory: logs.directory_id() };
+        if config.role == Role::All {
+            end_session_before(&*metadata, &me).await.with_context(|| format!("ending the last session of broker {id}"))?;
+        }
         let epoch = siltstone_replica::register(env, &*metadata, &logs, me, REGISTRATION_LIMIT).await.map_err(|error| match error {
             ReplicaError::Metadata(MetadataError::DuplicateBroker) => anyhow!(
                 "broker id {id} is in use by another running broker: stop that one, or give this one another id with --set node.id=NUMBER"
@@ -303,6 +307,16 @@ fn replica_config(config: &Config, env: &Env, broker_epoch: i64, data_dir_was_em
 }
 
 /// Tells the metadata service that this broker lives; once it is not this broker's any more, nobody should be sent here (`admin`).
+/// Ends the session that the broker had before this start, if it was on another data directory. Only for a broker with the metadata service in its
+/// process: the store has one process at a time, so the one before is gone, and there is no session to wait for.
+async fn end_session_before(metadata: &dyn MetadataApi, me: &RegisterBroker) -> Result<(), MetadataError> {
+    let image = metadata.image();
+    match image.brokers.get(&me.id) {
+        Some(known) if !known.fenced && known.directory != me.directory => metadata.heartbeat(me.id, known.epoch, true).await,
+        _ => Ok(()),
+    }
+}
+
 /// Notifies once another process has registered as this broker.
 fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Arc<dyn MetadataApi>, admin: Admin) -> Arc<Notify> {
     let replaced = Arc::new(Notify::new());
@@ -370,6 +384,28 @@ mod tests {
         let admin = Admin::new(Metrics::default());
         admin.set_ready(true);
         admin
+    }
+
+    /// A broker with its metadata in its process that lost its data directory: nothing to wait for.
+    #[tokio::test(start_paused = true)]
+    async fn an_embedded_broker_on_a_new_directory_waits_for_no_session() {
+        let env = Env::simulated(1, Arc::new(SimFs::new()));
+        let store = Arc::new(MemoryStore::new(env.clone()));
+        let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.unwrap();
+        let lost = RegisterBroker {
+            id: 1,
+            host: "localhost".to_owned(),
+            port: 9092,
+            rack: None,
+            clean_shutdown: false,
+            directory: uuid::Uuid::from_u128(1),
+        };
+        let epoch = metadata.register_broker(lost.clone()).await.unwrap();
+        metadata.heartbeat(1, epoch, false).await.unwrap();
+        let me = RegisterBroker { directory: uuid::Uuid::from_u128(2), ..lost };
+        assert!(matches!(metadata.register_broker(me.clone()).await, Err(MetadataError::DuplicateBroker)));
+        end_session_before(&*metadata, &me).await.unwrap();
+        assert!(metadata.register_broker(me).await.unwrap() > epoch);
     }
 
     #[tokio::test(start_paused = true)]
