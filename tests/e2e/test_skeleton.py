@@ -1,5 +1,7 @@
 """kcat in, a segment to the bucket, the local copy gone, kcat out."""
 
+from confluent_kafka import Producer
+
 from broker import wait_until
 from clients import create_topic, kcat, watermarks
 
@@ -81,3 +83,14 @@ def test_the_bucket_checks_out_and_damage_is_found(broker):
     second.write_bytes(damaged)
     code, report = fsck("--deep")
     assert code != 0 and sorted(finding["problem"] for finding in report["findings"]) == ["damaged_object", "missing_object"]
+
+
+def test_one_large_record_wakes_an_idle_log(broker):
+    """A batch that is worth a commit by itself, on a log at rest, one after the other."""
+    create_topic(broker, "large", max_message_bytes=20_000_000)
+    outcomes = []
+    producer = Producer({"bootstrap.servers": broker.address, "message.max.bytes": 15_000_000, "message.timeout.ms": 20_000})
+    for _ in range(3):
+        producer.produce("large", b"x" * 1_200_000, on_delivery=lambda error, _: outcomes.append(error))
+        producer.flush(30)
+    assert outcomes == [None] * 3

@@ -109,8 +109,9 @@ impl Wal {
         let sequence = queue.next_sequence;
         pending.sequence = sequence;
         queue.next_sequence += 1;
-        queue.bytes += pending.bytes.len();
+        // Before this entry's bytes count: one that is due by itself must wake the loop.
         let was_due = queue.is_due();
+        queue.bytes += pending.bytes.len();
         queue.entries.push(pending);
         let is_due = queue.is_due();
         drop(queue);
