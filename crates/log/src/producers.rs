@@ -300,7 +300,7 @@ impl ProducerStates {
             });
         }
         if header.is_transactional() {
-            self.verifications.clear(header.producer_id);
+            self.verifications.transaction_begun(header.producer_id);
             if entry.txn_first_offset.is_none() {
                 entry.txn_first_offset = Some(header.base_offset);
                 self.open.insert(header.base_offset, header.producer_id);
@@ -310,7 +310,7 @@ impl ProducerStates {
     }
 
     fn transaction_ended(&mut self, header: &BatchHeader, marker: EndTxnMarker) -> Option<AbortedTxn> {
-        self.verifications.clear(header.producer_id);
+        self.verifications.transaction_ended(header.producer_id, header.producer_epoch);
         let entry = self.producers.entry(header.producer_id).or_insert_with(|| ProducerEntry::new(header.producer_epoch));
         entry.enter_epoch(header.producer_epoch);
         entry.coordinator_epoch = marker.coordinator_epoch;

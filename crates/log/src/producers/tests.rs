@@ -313,6 +313,20 @@ fn i20_a_transaction_begins_only_with_a_guard_that_is_in_force() {
     assert!(matches!(states.check_verified(&header, Some(late)), Err(AppendError::InvalidTxnState(_))));
 }
 
+/// A version 2 client's next transaction is asked for while the marker of the one before, which bears the raised epoch, is still under way.
+#[test]
+fn i20_the_marker_of_the_transaction_before_leaves_the_next_ones_guard() {
+    let mut states = ProducerStates::default();
+    states.appended(&transactional(header(1, 0, 0, 5, 10)), None);
+    let next = transactional(header(1, 1, 0, 5, 16));
+    let guard = begin(&mut states, &next, true);
+    end(&mut states, 1, 1, 15, true);
+    states.check_verified(&next, guard).unwrap();
+    // The next one's own marker takes it away, begun here or not.
+    end(&mut states, 1, 2, 16, false);
+    assert!(matches!(states.check_verified(&next, guard), Err(AppendError::InvalidTxnState(_))));
+}
+
 #[test]
 fn a_guard_is_for_one_epoch_and_plain_batches_need_none() {
     let mut states = ProducerStates::default();

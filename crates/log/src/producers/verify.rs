@@ -1,8 +1,8 @@
 //! Which transactions were asked about at their coordinator and not begun here yet (KIP-890).
 //!
 //! A transactional batch may begin a transaction in a partition only if the coordinator knows of it, or the transaction would never end. Between the
-//! coordinator's word and the append the transaction may end, and another begin; so each question gets a *guard*, which the next transactional
-//! batch or marker of the producer takes away, and only an append that brings the guard in force may begin the transaction (I20).
+//! coordinator's word and the append the transaction may end, and another begin; so each question gets a *guard*, which the transaction's first
+//! batch or its marker takes away, and only an append that brings the guard in force may begin the transaction (I20).
 //! Nothing of this is stored: after a restart the question is asked again.
 
 use std::collections::HashMap;
@@ -78,9 +78,17 @@ impl Verifications {
         Ok(())
     }
 
-    /// The transaction has begun here, or ended.
-    pub(super) fn clear(&mut self, producer_id: i64) {
+    /// The transaction has begun here.
+    pub(super) fn transaction_begun(&mut self, producer_id: i64) {
         self.entries.remove(&producer_id);
+    }
+
+    /// A transaction's marker was written. With transactions version 2 it bears the raised epoch, which is that of the next transaction: that one's
+    /// question stays open (KIP-890).
+    pub(super) fn transaction_ended(&mut self, producer_id: i64, marker_epoch: i16) {
+        if self.entries.get(&producer_id).is_some_and(|entry| !(entry.bumps_epoch && entry.epoch == marker_epoch)) {
+            self.entries.remove(&producer_id);
+        }
     }
 
     /// Forgets what nobody came back for.
