@@ -62,6 +62,18 @@ async fn a_read_from_the_middle_of_a_batch_goes_on_behind_it() {
     assert_eq!((read.slices.len(), read.next_offset), (3, 5));
 }
 
+/// Whatever its size, beside the bytes that are worth a commit too: an entry that is alone is committed, not kept until others come.
+#[tokio::test]
+async fn an_append_of_any_size_is_acknowledged_by_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(LogManagerConfig { wal_bytes_max: 1 << 30, ..config(dir.path()) }, &Env::system());
+    let log = process.log(0, &LogConfig { max_message_bytes: 64 << 20, ..LogConfig::default() });
+    for bytes in [1, 4_096, (1 << 20) - 100, 1 << 20, (1 << 20) + 1, 8 << 20, (8 << 20) + 1] {
+        append(&log, &vec![7; bytes]);
+        acknowledged(&log).await;
+    }
+}
+
 #[tokio::test]
 async fn segments_roll_by_size_and_are_sealed_uploadable_and_deletable() {
     let dir = tempfile::tempdir().unwrap();
