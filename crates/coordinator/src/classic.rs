@@ -31,14 +31,12 @@ use indexmap::IndexMap;
 
 use crate::config::GroupCoordinatorConfig;
 use crate::consumer_protocol;
+use crate::driver::WaiterId;
 use crate::error::GroupError;
 use crate::messages::{DescribedGroup, DescribedMember, JoinResponse, ListedGroup, Protocol, SyncResponse};
 use crate::records::{GroupMetadata, MemberMetadata};
 use crate::timers::GroupTimer;
 pub(crate) use member::Member;
-
-/// A request that waits for its answer.
-pub(crate) type WaiterId = u64;
 
 /// Kafka's states of a classic group.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]

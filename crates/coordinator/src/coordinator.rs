@@ -1,23 +1,23 @@
 //! The handle: finds the partition of a group, checks what can be checked without the group, and asks its shard.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
 use parking_lot::RwLock;
 use siltstone_common::Env;
 
 use crate::cluster::{ChangedTopics, ClusterView, NoCluster};
 use crate::config::GroupCoordinatorConfig;
-use crate::driver::Partition;
+use crate::driver::{Partition, Shared};
 use crate::error::GroupError;
 use crate::messages::{
     CommitOutcome, CommitRequest, CommittedOffset, ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, DeleteOffsetsRequest,
     DescribedConsumerGroup, DescribedGroup, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeftMember,
     ListGroupsRequest, ListedGroup, Refusal, SyncRequest, SyncResponse, TopicPartition, TransactionalCommitRequest,
 };
+use crate::partitions::{Leadership, Partitions};
 use crate::records::STRING_BYTES_MAX;
-use crate::shard::Reply;
+use crate::shard::{GroupSetup, GroupShard, Reply};
 use crate::state_log::StateLog;
 use crate::transaction::TxnMarker;
 
@@ -26,77 +26,48 @@ const MEMBER_ID_SUFFIX_BYTES: usize = 37;
 
 /// The group coordinator of one broker. Cloning is cheap; all clones share the same groups.
 ///
-/// It serves the groups of those partitions of `__consumer_offsets` that it was told to lead ([`GroupCoordinator::on_election`]).
+/// It serves the groups of those partitions of `__consumer_offsets` that it was told to lead ([`GroupCoordinator::on_leadership`]).
 /// Answers wait until what they tell is committed. A request whose partition resigns meanwhile ends with
 /// [`GroupError::NotCoordinator`]. Dropping a request's future abandons the answer, not the request.
 #[derive(Clone)]
 pub struct GroupCoordinator {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    config: Arc<GroupCoordinatorConfig>,
-    env: Env,
-    log: Arc<dyn StateLog>,
-    cluster: Arc<RwLock<Arc<dyn ClusterView>>>,
-    partitions: RwLock<HashMap<i32, Arc<Partition>>>,
-    partition_count: AtomicI32,
+    partitions: Arc<Partitions<GroupShard>>,
 }
 
 impl GroupCoordinator {
     /// A coordinator that leads nothing yet. Its tasks run in `env.tasks` and end with them.
     pub fn new(config: GroupCoordinatorConfig, env: Env, log: Arc<dyn StateLog>) -> Self {
-        let partition_count = AtomicI32::new(config.offsets_topic_num_partitions);
-        let cluster: Arc<RwLock<Arc<dyn ClusterView>>> = Arc::new(RwLock::new(Arc::new(NoCluster)));
-        let inner = Inner { config: Arc::new(config), env, log, cluster, partitions: RwLock::default(), partition_count };
-        Self { inner: Arc::new(inner) }
+        let partition_count = config.offsets_topic_num_partitions;
+        let setup = GroupSetup { config: Arc::new(config), cluster: RwLock::new(Arc::new(NoCluster)) };
+        let shared = Shared { env, log, setup: Arc::new(setup) };
+        Self { partitions: Arc::new(Partitions::new(shared, partition_count)) }
     }
 
     /// The settings.
     pub fn config(&self) -> &GroupCoordinatorConfig {
-        &self.inner.config
+        &self.partitions.shared().setup.config
     }
 
     /// The partition of `__consumer_offsets` that holds a group: Java's `String.hashCode`, as in Kafka.
     pub fn partition_for(&self, group_id: &str) -> i32 {
-        partition_of_key(group_id, self.inner.partition_count.load(Ordering::Relaxed))
+        self.partitions.index_of(group_id)
     }
 
-    /// How many partitions `__consumer_offsets` really has, once it exists.
-    pub fn set_partition_count(&self, count: i32) {
-        self.inner.partition_count.store(count, Ordering::Relaxed);
-    }
-
-    /// This broker leads `partition` since `leader_epoch`: its groups are loaded. Nothing happens if that is known.
-    pub fn on_election(&self, partition: i32, leader_epoch: i32) {
-        let mut partitions = self.inner.partitions.write();
-        match partitions.get(&partition) {
-            Some(open) if open.leader_epoch() >= leader_epoch => return,
-            // Another broker may have led meanwhile.
-            Some(open) => open.close(),
-            None => {}
-        }
-        let Inner { config, env, log, cluster, .. } = &*self.inner;
-        let open = Partition::open(partition, leader_epoch, config.clone(), env.clone(), log.clone(), cluster.clone());
-        partitions.insert(partition, open);
-    }
-
-    /// This broker no longer leads `partition`: its groups are forgotten, who waits gets NOT_COORDINATOR.
-    pub fn on_resignation(&self, partition: i32) {
-        if let Some(open) = self.inner.partitions.write().remove(&partition) {
-            open.close();
-        }
+    /// Which partitions of `__consumer_offsets` this broker leads now: their groups are loaded. Those of the others are forgotten, and who waits
+    /// for them gets NOT_COORDINATOR.
+    pub fn on_leadership(&self, leadership: &Leadership) {
+        self.partitions.on_leadership(leadership);
     }
 
     /// The partitions it leads, with the leader epochs it was told.
     pub fn led_partitions(&self) -> BTreeMap<i32, i32> {
-        self.inner.partitions.read().iter().map(|(index, partition)| (*index, partition.leader_epoch())).collect()
+        self.partitions.led()
     }
 
     /// The cluster's topics or settings changed: consumer groups of changed topics get new targets, and offsets of deleted topics go.
     pub fn on_cluster_changed(&self, cluster: Arc<dyn ClusterView>, changed: &ChangedTopics) {
-        *self.inner.cluster.write() = cluster.clone();
-        for partition in self.partitions() {
+        *self.partitions.shared().setup.cluster.write() = cluster.clone();
+        for partition in self.partitions.all() {
             // A partition that is still loading takes the newest view when it is done, and keeps the offsets until they expire.
             let _ = partition.call(|shard, _| {
                 shard.on_cluster_changed(cluster.clone(), changed);
@@ -107,27 +78,15 @@ impl GroupCoordinator {
         }
     }
 
-    /// Ends all service, as if it resigned everywhere.
-    pub fn shutdown(&self) {
-        for (_, partition) in self.inner.partitions.write().drain() {
-            partition.close();
-        }
-    }
-
-    fn partitions(&self) -> Vec<Arc<Partition>> {
-        self.inner.partitions.read().values().cloned().collect()
-    }
-
-    fn partition_of(&self, group_id: &str) -> Result<Arc<Partition>, GroupError> {
+    fn partition_of(&self, group_id: &str) -> Result<Arc<Partition<GroupShard>>, GroupError> {
         if group_id.len() > STRING_BYTES_MAX {
             return Err(GroupError::InvalidGroupId);
         }
-        let index = self.partition_for(group_id);
-        self.inner.partitions.read().get(&index).cloned().ok_or(GroupError::NotCoordinator)
+        self.partitions.get(self.partition_for(group_id))
     }
 
     /// As [`Self::partition_of`], for requests that a group without name can't make.
-    fn partition_of_named(&self, group_id: &str) -> Result<Arc<Partition>, GroupError> {
+    fn partition_of_named(&self, group_id: &str) -> Result<Arc<Partition<GroupShard>>, GroupError> {
         if group_id.is_empty() { Err(GroupError::InvalidGroupId) } else { self.partition_of(group_id) }
     }
 
@@ -141,7 +100,7 @@ impl GroupCoordinator {
     }
 
     async fn try_join(&self, request: JoinRequest) -> Result<JoinResponse, GroupError> {
-        let config = &self.inner.config;
+        let config = &self.partitions.shared().setup.config;
         let partition = self.partition_of_named(&request.group_id)?;
         if !(config.group_min_session_timeout_ms..=config.group_max_session_timeout_ms).contains(&request.session_timeout_ms) {
             return Err(GroupError::InvalidSessionTimeout);
@@ -149,7 +108,7 @@ impl GroupCoordinator {
         if longest_name_bytes(&request) > STRING_BYTES_MAX - MEMBER_ID_SUFFIX_BYTES {
             return Err(GroupError::InvalidRequest);
         }
-        let new_id = self.inner.env.entropy.uuid();
+        let new_id = self.partitions.shared().env.entropy.uuid();
         match partition.ask(|shard, waiter, now| shard.join(request, new_id, waiter, now)).await? {
             Reply::Join(response) => Ok(response),
             _ => Err(GroupError::UnknownServerError),
@@ -164,7 +123,7 @@ impl GroupCoordinator {
         if longest_consumer_name_bytes(&request) > STRING_BYTES_MAX {
             return Err(GroupError::InvalidRequest.into());
         }
-        let new_id = self.inner.env.entropy.uuid();
+        let new_id = self.partitions.shared().env.entropy.uuid();
         let partition = self.partition_of(&request.group_id)?;
         match partition.ask(|shard, waiter, now| shard.consumer_heartbeat(request, new_id, waiter, now)).await? {
             Reply::ConsumerHeartbeat(result) => result,
@@ -231,8 +190,7 @@ impl GroupCoordinator {
 
     /// The end of a transaction in a partition of `__consumer_offsets`: answered when its marker is committed and its offsets are in force.
     pub async fn complete_transaction(&self, partition: i32, marker: TxnMarker) -> Result<(), GroupError> {
-        let open = self.inner.partitions.read().get(&partition).cloned().ok_or(GroupError::NotCoordinator)?;
-        match open.ask(|shard, waiter, _| shard.complete_transaction(marker, waiter)).await? {
+        match self.partitions.get(partition)?.ask(|shard, waiter, _| shard.complete_transaction(marker, waiter)).await? {
             Reply::Marker(result) => result,
             _ => Err(GroupError::UnknownServerError),
         }
@@ -302,7 +260,7 @@ impl GroupCoordinator {
     /// COORDINATOR_LOAD_IN_PROGRESS while any of its partitions is loading.
     pub fn list_groups(&self, request: &ListGroupsRequest) -> Result<Vec<ListedGroup>, GroupError> {
         let mut groups = Vec::new();
-        for partition in self.partitions() {
+        for partition in self.partitions.all() {
             match partition.call(|shard, _| shard.list_groups(request)) {
                 Ok(part) => groups.extend(part),
                 Err(GroupError::NotCoordinator) => {}
@@ -313,17 +271,11 @@ impl GroupCoordinator {
     }
 }
 
-/// Which of `count` partitions holds a key: Java's `String.hashCode`, as in Kafka.
-pub(crate) fn partition_of_key(key: &str, count: i32) -> i32 {
-    let hash = key.encode_utf16().fold(0i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    hash.checked_abs().unwrap_or(0) % count.max(1)
-}
-
 impl GroupCoordinator {
     /// How many groups there are, by Kafka's names of type and state; those of partitions that are still loading are not counted.
     pub fn group_counts(&self) -> BTreeMap<(&'static str, &'static str), u64> {
         let mut counts = BTreeMap::new();
-        for partition in self.partitions() {
+        for partition in self.partitions.all() {
             for group in partition.call(|shard, _| shard.list_groups(&ListGroupsRequest::default())).unwrap_or_default() {
                 *counts.entry((group.group_type, group.state)).or_default() += 1;
             }

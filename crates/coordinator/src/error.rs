@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::driver::NotServed;
 use crate::state_log::StateLogError;
 
 /// A refusal. Each variant is the Kafka error code of the same name.
@@ -97,6 +98,15 @@ impl GroupError {
     /// True if the same request may succeed later, at this or another broker.
     pub fn retryable(self) -> bool {
         matches!(self, Self::CoordinatorLoadInProgress | Self::CoordinatorNotAvailable | Self::NotCoordinator | Self::UnstableOffsetCommit)
+    }
+}
+
+impl From<NotServed> for GroupError {
+    fn from(why: NotServed) -> Self {
+        match why {
+            NotServed::Loading => Self::CoordinatorLoadInProgress,
+            NotServed::NotLed => Self::NotCoordinator,
+        }
     }
 }
 

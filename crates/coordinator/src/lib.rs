@@ -15,6 +15,7 @@ mod driver;
 mod error;
 mod messages;
 mod offsets;
+mod partitions;
 mod pending;
 mod records;
 mod shard;
@@ -33,7 +34,8 @@ pub use messages::{
     HeartbeatRequest, JoinRequest, JoinResponse, JoinedMember, LeaveRequest, LeavingMember, LeftMember, ListGroupsRequest, ListedGroup,
     Protocol, Refusal, SyncRequest, SyncResponse, TopicPartition, TopicPartitions, TransactionalCommitRequest, WriteGuard,
 };
-pub use state_log::{Replayed, StateLog, StateLogError, StateRecord, TransactionalAppend};
+pub use partitions::Leadership;
+pub use state_log::{Replayed, StateLog, StateLogError, StateRecord, StateWrite, TransactionalAppend};
 pub use transaction::{
     DescribedTransaction, EndTransactionRequest, InitProducerRequest, ListTransactionsRequest, ListedTransaction, ListedTransactions,
     MarkerOutcome, ProducerIdAndEpoch, ProducerIdError, ProducerIdSource, TransactionCoordinator, TransactionCoordinatorConfig,

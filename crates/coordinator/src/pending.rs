@@ -158,7 +158,7 @@ mod tests {
     fn a_deleted_offset_is_not_brought_back_by_a_transaction() {
         let (mut pending, group, id) = setup();
         pending.put(1, &group, id.clone(), offset(5));
-        assert_eq!(pending.of_group("g"), [id.clone()]);
+        assert_eq!(pending.of_group("g"), std::slice::from_ref(&id));
         pending.forget(&group, &id);
         assert!(!pending.has_group("g"));
         assert_eq!(pending.complete(1, true), []);

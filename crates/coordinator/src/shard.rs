@@ -1,8 +1,8 @@
 //! The state of one `__consumer_offsets` partition: its groups, their offsets, their timers, and the writes under way. Pure.
 //!
-//! Events come in by the methods; answers collect in [`Shard::take_replies`]. Writes go through one queue: [`Shard::next_batch`] gives the
-//! records of as many queued writes as fit, the caller appends them and reports to [`Shard::on_appended`]. At most one batch is under way, so
-//! writes take effect in the log's order, and nothing is visible before it is committed. Many commits share one append.
+//! Events come in by the methods; answers collect until the driver takes them. Writes go through one queue: the driver appends as many queued
+//! writes at once as fit, and reports their end. At most one batch is under way, so writes take effect in the log's order, and nothing is visible
+//! before it is committed. Many commits share one append. What the driver asks is in `driven.rs`.
 //!
 //! Operations whose records depend on all that was written before (deletions, expiry) are *exclusive*: they are worked out when
 //! nothing is under way, and make a batch of their own.
@@ -12,6 +12,7 @@
 
 mod admin;
 mod consumer;
+mod driven;
 mod offsets;
 mod reply;
 mod transactions;
@@ -21,14 +22,14 @@ mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::classic::{Action, ClassicGroup, Turn, WaiterId, WriteDone};
+use crate::classic::{Action, ClassicGroup, Turn, WriteDone};
 use crate::cluster::{ClusterView, NoCluster};
 use crate::config::GroupCoordinatorConfig;
 use crate::consumer::{ConsumerGroup, member_timers};
+use crate::driver::{BATCH_BYTES_TARGET, Now, QUEUED_WRITES_MAX, WaiterId};
 use crate::error::GroupError;
 use crate::messages::{
     CommitOutcome, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeftMember, SyncRequest, SyncResponse,
@@ -37,23 +38,12 @@ use crate::messages::{
 use crate::offsets::{GroupOffsets, OffsetAndMetadata};
 use crate::pending::PendingOffsets;
 use crate::records::{self, GroupRecord};
-use crate::state_log::{StateLogError, StateRecord, TransactionalAppend};
+use crate::state_log::{StateRecord, StateWrite, TransactionalAppend};
 use crate::timers::{GroupTimer, Timers};
 use crate::transaction::TxnMarker;
 
-pub(crate) use reply::{FetchedOffsets, Reply, StateWrite};
-
-/// Queued operations that a shard takes; more are refused as COORDINATOR_NOT_AVAILABLE, which clients retry.
-const QUEUED_OPS_MAX: usize = 16_384;
-/// A batch is closed once it has this many bytes of records.
-const BATCH_BYTES_TARGET: usize = 512 * 1024;
-
-/// Now, on both clocks.
-#[derive(Copy, Clone, Debug)]
-pub(crate) struct Now {
-    pub(crate) monotonic: Duration,
-    pub(crate) wall_ms: i64,
-}
+pub(crate) use driven::GroupSetup;
+pub(crate) use reply::{FetchedOffsets, Reply};
 
 /// A group by its protocol.
 #[derive(Clone, Debug)]
@@ -134,7 +124,7 @@ struct Removal {
 }
 
 /// See the module.
-pub(crate) struct Shard {
+pub(crate) struct GroupShard {
     config: Arc<GroupCoordinatorConfig>,
     cluster: Arc<dyn ClusterView>,
     /// Revision of the cluster at which the newest topic appeared.
@@ -148,7 +138,7 @@ pub(crate) struct Shard {
     replies: Vec<(WaiterId, Reply)>,
 }
 
-impl Shard {
+impl GroupShard {
     pub(crate) fn new(config: Arc<GroupCoordinatorConfig>) -> Self {
         Self {
             config,
@@ -199,11 +189,6 @@ impl Shard {
             self.with_classic(&group_id, now, |group, turn| group.on_loaded(turn));
             self.on_consumer_loaded(&group_id, now);
         }
-    }
-
-    /// How many groups there are.
-    pub(crate) fn group_count(&self) -> usize {
-        self.groups.len()
     }
 
     /// The slot of a group, made if there is none.
@@ -258,7 +243,7 @@ impl Shard {
     }
 
     fn is_overloaded(&self) -> bool {
-        self.queue.len() >= QUEUED_OPS_MAX
+        self.queue.len() >= QUEUED_WRITES_MAX
     }
 
     /// JoinGroup. `new_id` makes the id of a new member unique. A new member makes a new group.
@@ -345,39 +330,6 @@ impl Shard {
         }
     }
 
-    /// Timers that are due fire.
-    pub(crate) fn on_tick(&mut self, now: Now) {
-        while let Some((group_id, timer)) = self.timers.pop_due(now.monotonic) {
-            if !self.on_consumer_timer(&group_id, &timer, now) {
-                self.with_classic(&group_id, now, |group, turn| group.on_timer(timer, turn));
-            }
-        }
-    }
-
-    /// When [`Shard::on_tick`] has something to do.
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.timers.next_deadline()
-    }
-
-    /// True if [`Shard::next_batch`] has something to do.
-    pub(crate) fn has_work(&self) -> bool {
-        self.in_flight.is_none() && !self.queue.is_empty()
-    }
-
-    /// The records of the next append, if there are any and none is under way.
-    pub(crate) fn next_batch(&mut self, now: Now) -> Option<StateWrite> {
-        while self.has_work() {
-            let (write, ops) = self.take_batch(now);
-            if write != StateWrite::Records(Vec::new()) {
-                self.in_flight = Some(ops);
-                return Some(write);
-            }
-            // Nothing to wait for.
-            ops.into_iter().for_each(|op| self.finish(op, Ok(()), now));
-        }
-        None
-    }
-
     fn take_batch(&mut self, now: Now) -> (StateWrite, Vec<Op>) {
         let mut records: Vec<StateRecord> = Vec::new();
         let mut ops = Vec::new();
@@ -407,14 +359,6 @@ impl Shard {
             }
         }
         (StateWrite::Records(records), ops)
-    }
-
-    /// The append of the last batch has ended.
-    pub(crate) fn on_appended(&mut self, result: &Result<(), StateLogError>, now: Now) {
-        let result = result.as_ref().copied().map_err(GroupError::from);
-        for op in self.in_flight.take().unwrap_or_default() {
-            self.finish(op, result, now);
-        }
     }
 
     fn finish(&mut self, op: Op, result: Result<(), GroupError>, now: Now) {
@@ -451,11 +395,6 @@ impl Shard {
             Op::Exclusive(_) => debug_assert!(false, "an exclusive operation is worked out before it is finished"),
             Op::Removal(removal) => self.finish_removal(removal, result, now),
         }
-    }
-
-    /// The answers since the last call.
-    pub(crate) fn take_replies(&mut self) -> Vec<(WaiterId, Reply)> {
-        std::mem::take(&mut self.replies)
     }
 }
 

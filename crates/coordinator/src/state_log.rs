@@ -35,6 +35,17 @@ pub struct TransactionalAppend {
     pub records: Vec<StateRecord>,
 }
 
+/// One append.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateWrite {
+    /// Plain records.
+    Records(Vec<StateRecord>),
+    /// Records of a transaction.
+    Transactional(TransactionalAppend),
+    /// The end of a transaction.
+    Marker(TxnMarker),
+}
+
 /// What a replay finds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replayed {
@@ -86,12 +97,8 @@ pub enum StateLogError {
 ///   the log's order, whichever tier holds it, and ends.
 #[async_trait]
 pub trait StateLog: Send + Sync {
-    /// Appends `records` to `partition`.
-    async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError>;
-    /// Appends records of a transaction.
-    async fn append_transactional(&self, partition: i32, append: TransactionalAppend) -> Result<(), StateLogError>;
-    /// Appends the end of a transaction.
-    async fn append_marker(&self, partition: i32, marker: TxnMarker) -> Result<(), StateLogError>;
+    /// Appends to `partition`.
+    async fn append(&self, partition: i32, write: StateWrite) -> Result<(), StateLogError>;
     /// What `partition` holds, in pieces.
     fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<Replayed>, StateLogError>>;
 }

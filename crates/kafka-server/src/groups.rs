@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use siltstone_common::{Env, TopicId, TopicIdPartition};
 use siltstone_coordinator::{Assignor, ChangedTopics, ClusterView, GroupCoordinator, GroupCoordinatorConfig, MigrationPolicy, TopicView};
-use siltstone_metadata::api::CreateTopic;
 use siltstone_metadata::{MetadataApi, MetadataError, MetadataImage, TopicImage};
 use siltstone_replica::ReplicaManager;
 
 use crate::context::{RequestContext, ServerConfig};
-use crate::state_log::{GROUP_METADATA_TOPIC, TopicLog};
+use crate::state_log::TopicLog;
+use crate::state_topics::{self, GROUP_METADATA_TOPIC, StateTopic};
+
+const TOPIC: StateTopic =
+    StateTopic { name: GROUP_METADATA_TOPIC, settings: "offsets.topic", configs: &[("compression.type", "producer")] };
 
 /// Starts the coordinator: it follows the image, leads the groups of the `__consumer_offsets` partitions that this broker leads,
 /// and drops the offsets of deleted topics. It stops with `env`'s tasks.
@@ -26,12 +29,16 @@ pub fn start_group_coordinator(
     let commit_timeout = Duration::from_millis(setting(&config.broker_configs, "offsets.commit.timeout.ms", 5_000));
     let log = TopicLog::new(GROUP_METADATA_TOPIC, Arc::clone(&metadata), replicas, env.clone(), commit_timeout);
     let coordinator = GroupCoordinator::new(coordinator_config(&config.broker_configs), env.clone(), Arc::new(log));
-    let (tasks, broker_id, followed) = (env.tasks.clone(), config.broker_id, coordinator.clone());
-    env.tasks.spawn("group-leadership", async move {
-        tokio::select! {
-            () = tasks.stopped() => {}
-            () = follow(broker_id, followed, metadata) => {}
+    let (broker_id, followed) = (config.broker_id, coordinator.clone());
+    let mut previous: Arc<MetadataImage> = Arc::default();
+    state_topics::follow("group-leadership", &env, &metadata, move |image| {
+        followed.on_leadership(&TOPIC.leadership(&image, broker_id));
+        if image.revision != previous.revision {
+            let changed = changed_topics(&previous, &image);
+            let view = GroupClusterView { image: Arc::clone(&image), broker_id: broker_id.to_string() };
+            followed.on_cluster_changed(Arc::new(view), &changed);
         }
+        previous = image;
     });
     coordinator
 }
@@ -87,29 +94,6 @@ fn assignors(configs: &BTreeMap<String, String>) -> Option<Vec<Assignor>> {
     let named = configs.get("group.consumer.assignors")?.split(',');
     let known: Vec<Assignor> = named.filter_map(|name| Assignor::by_name(name.trim())).collect();
     Some(known).filter(|known| !known.is_empty())
-}
-
-/// Keeps the coordinator in step with the image.
-async fn follow(broker_id: i32, coordinator: GroupCoordinator, metadata: Arc<dyn MetadataApi>) {
-    let mut images = metadata.watch();
-    let mut previous: Arc<MetadataImage> = Arc::default();
-    loop {
-        let image = Arc::clone(&images.borrow_and_update());
-        let led = led_partitions(&image, broker_id);
-        for partition in coordinator.led_partitions().into_keys().filter(|partition| !led.contains_key(partition)) {
-            coordinator.on_resignation(partition);
-        }
-        elect(&coordinator, &image, broker_id);
-        if image.revision != previous.revision {
-            let changed = changed_topics(&previous, &image);
-            let view = GroupClusterView { image: Arc::clone(&image), broker_id: broker_id.to_string() };
-            coordinator.on_cluster_changed(Arc::new(view), &changed);
-        }
-        previous = image;
-        if images.changed().await.is_err() {
-            return;
-        }
-    }
 }
 
 /// What consumer groups must look at anew: topics with another id or another number of partitions.
@@ -172,50 +156,15 @@ impl ClusterView for GroupClusterView {
     }
 }
 
-/// The partitions of `__consumer_offsets` that a broker leads, with their leader epochs.
-fn led_partitions(image: &MetadataImage, broker_id: i32) -> BTreeMap<i32, i32> {
-    let states = image.topic(GROUP_METADATA_TOPIC).into_iter().flat_map(|topic| topic.partitions.iter().zip(0..));
-    states.filter(|(state, _)| state.leader == broker_id).map(|(state, index)| (index, state.leader_epoch)).collect()
-}
-
-fn elect(coordinator: &GroupCoordinator, image: &MetadataImage, broker_id: i32) {
-    if let Some(topic) = image.topic(GROUP_METADATA_TOPIC) {
-        coordinator.set_partition_count(i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX));
-    }
-    for (partition, leader_epoch) in led_partitions(image, broker_id) {
-        coordinator.on_election(partition, leader_epoch);
-    }
-}
-
-/// Makes `__consumer_offsets` if there is none, as Kafka does at the first FindCoordinator: with one replica each, which is what brokers
-/// keep until they copy from each other, whatever `offsets.topic.replication.factor` asks for.
+/// Makes `__consumer_offsets` if there is none.
 ///
 /// # Errors
 /// What the metadata service says.
 pub(crate) async fn ensure_topic(ctx: &RequestContext) -> Result<(), MetadataError> {
     let services = &ctx.services;
-    let image = services.metadata.image();
-    if image.topic(GROUP_METADATA_TOPIC).is_some() {
-        return Ok(());
+    if TOPIC.ensure(services).await? {
+        // At once, so that the client's next request already finds its coordinator here.
+        services.groups.on_leadership(&TOPIC.leadership(&services.metadata.image(), services.config.broker_id));
     }
-    let segment_bytes = services.broker_setting("offsets.topic.segment.bytes").unwrap_or(104_857_600i32);
-    let configs = [
-        ("cleanup.policy", "compact".to_owned()),
-        ("compression.type", "producer".to_owned()),
-        ("segment.bytes", segment_bytes.to_string()),
-    ];
-    let topic = CreateTopic {
-        name: GROUP_METADATA_TOPIC.to_owned(),
-        partitions: services.broker_setting("offsets.topic.num.partitions").unwrap_or(50),
-        replication_factor: 1,
-        configs: configs.map(|(name, value)| (name.to_owned(), value)).into(),
-        ..CreateTopic::default()
-    };
-    match services.metadata.create_topic(topic).await {
-        Ok(_) | Err(MetadataError::TopicExists(_)) => {}
-        Err(error) => return Err(error),
-    }
-    // At once, so that the client's next request already finds its coordinator here.
-    elect(&services.groups, &services.metadata.image(), services.config.broker_id);
     Ok(())
 }

@@ -29,6 +29,7 @@ pub mod server;
 pub mod session;
 pub mod settings;
 pub mod state_log;
+pub mod state_topics;
 pub mod telemetry;
 mod topic_lookup;
 pub mod transactions;

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use siltstone_common::{Env, TopicIdPartition};
-use siltstone_coordinator::{Replayed, StateLog, StateLogError, StateRecord, TransactionalAppend, TxnMarker};
+use siltstone_coordinator::{Replayed, StateLog, StateLogError, StateRecord, StateWrite, TransactionalAppend};
 use siltstone_log::batch::{BatchError, Compression, NO_SEQUENCE, batches};
 use siltstone_log::producers::{EndTxnMarker, VerificationGuard};
 use siltstone_log::records::{BatchBuilder, inflate, records};
@@ -21,11 +21,6 @@ use siltstone_replica::{FetchIsolation, FetchParams, FetchPartition, OffsetSpec,
 use tokio::sync::Semaphore;
 
 use crate::txn_markers::marker_batch;
-
-/// The topic of groups and offsets.
-pub const GROUP_METADATA_TOPIC: &str = "__consumer_offsets";
-/// The topic of transactional ids.
-pub const TRANSACTION_STATE_TOPIC: &str = "__transaction_state";
 
 /// Bytes asked for in one read of a replay.
 const REPLAY_READ_BYTES: usize = 1024 * 1024;
@@ -146,21 +141,23 @@ impl TopicLog {
 
 #[async_trait]
 impl StateLog for TopicLog {
-    async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError> {
-        self.append_records(partition, records, AppendOrigin::Coordinator, || BatchBuilder::new(Compression::None)).await
-    }
-
-    async fn append_transactional(&self, partition: i32, append: TransactionalAppend) -> Result<(), StateLogError> {
-        let TransactionalAppend { producer, guard, records } = append;
-        let guard = guard.map(|guard| AppendOrigin::VerifiedCoordinator(VerificationGuard::from_value(guard.0)));
-        let builder = || BatchBuilder::new(Compression::None).producer(producer.producer_id, producer.producer_epoch, NO_SEQUENCE, true);
-        self.append_records(partition, records, guard.unwrap_or(AppendOrigin::Coordinator), builder).await
-    }
-
-    async fn append_marker(&self, partition: i32, marker: TxnMarker) -> Result<(), StateLogError> {
-        let (id, _) = self.partition(partition)?;
-        let origin = AppendOrigin::Marker { transaction_version: marker.version.level() };
-        self.append_batch(id, marker_batch(marker, self.env.clock.now_ms()), origin).await
+    async fn append(&self, partition: i32, write: StateWrite) -> Result<(), StateLogError> {
+        match write {
+            StateWrite::Records(records) => {
+                self.append_records(partition, records, AppendOrigin::Coordinator, || BatchBuilder::new(Compression::None)).await
+            }
+            StateWrite::Transactional(TransactionalAppend { producer, guard, records }) => {
+                let guard = guard.map(|guard| AppendOrigin::VerifiedCoordinator(VerificationGuard::from_value(guard.0)));
+                let builder =
+                    || BatchBuilder::new(Compression::None).producer(producer.producer_id, producer.producer_epoch, NO_SEQUENCE, true);
+                self.append_records(partition, records, guard.unwrap_or(AppendOrigin::Coordinator), builder).await
+            }
+            StateWrite::Marker(marker) => {
+                let (id, _) = self.partition(partition)?;
+                let origin = AppendOrigin::Marker { transaction_version: marker.version.level() };
+                self.append_batch(id, marker_batch(marker, self.env.clock.now_ms()), origin).await
+            }
+        }
     }
 
     fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<Replayed>, StateLogError>> {

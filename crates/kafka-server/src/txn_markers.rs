@@ -17,7 +17,7 @@ use siltstone_metadata::{MetadataApi, MetadataError};
 use siltstone_replica::{ProducePartition, ReplicaManager};
 
 use crate::error_codes::{group_error, replica_error};
-use crate::state_log::GROUP_METADATA_TOPIC;
+use crate::state_topics::GROUP_METADATA_TOPIC;
 
 /// How long a marker may take to be committed: Kafka's `request.timeout.ms`.
 const MARKER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -10,10 +10,10 @@ use siltstone_common::Env;
 use siltstone_common::entropy::{Entropy, SmallEntropy};
 use siltstone_common::fs::{FileSystem, SimFs};
 use siltstone_coordinator::{
-    CommitOffset, CommitRequest, FetchOffsetsRequest, GroupCoordinator, HeartbeatRequest, JoinRequest, JoinResponse, ListGroupsRequest,
-    Protocol, SyncRequest, TopicPartition,
+    CommitOffset, CommitRequest, FetchOffsetsRequest, GroupCoordinator, HeartbeatRequest, JoinRequest, JoinResponse, Leadership,
+    ListGroupsRequest, Protocol, SyncRequest, TopicPartition,
 };
-use siltstone_kafka_server::state_log::GROUP_METADATA_TOPIC;
+use siltstone_kafka_server::state_topics::GROUP_METADATA_TOPIC;
 use siltstone_kafka_server::{ServerConfig, Services};
 use siltstone_log::{LogManager, LogManagerConfig};
 use siltstone_metadata::api::{CreateTopic, RegisterBroker};
@@ -236,7 +236,7 @@ async fn live(rng: &SmallEntropy, fs: &SimFs, metadata: &Arc<dyn MetadataApi>, p
             }
         }
     }
-    broker.groups.shutdown();
+    broker.groups.on_leadership(&Leadership::default());
     broker.env.tasks.shutdown(Duration::from_secs(60)).await;
 }
 

@@ -2,7 +2,8 @@
 
 use uuid::Uuid;
 
-use super::{ClassicGroup, ClassicState, Member, StaticReplaced, Turn, WaiterId, WriteDone};
+use super::{ClassicGroup, ClassicState, Member, StaticReplaced, Turn, WriteDone};
+use crate::driver::WaiterId;
 use crate::error::GroupError;
 use crate::messages::{JoinRequest, JoinResponse, JoinedMember};
 use crate::timers::GroupTimer;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 
-use super::WaiterId;
+use crate::driver::WaiterId;
 use crate::messages::{JoinRequest, Protocol};
 use crate::records::MemberMetadata;
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::{Action, ClassicGroup, ClassicState, Turn, WaiterId, WriteDone};
+use super::{Action, ClassicGroup, ClassicState, Turn, WriteDone};
+use crate::driver::WaiterId;
 use crate::error::GroupError;
 use crate::messages::{SyncRequest, SyncResponse};
 use crate::timers::GroupTimer;

@@ -18,8 +18,9 @@ use crate::cluster::NoCluster;
 use crate::messages::{CommitOffset, LeavingMember, Protocol};
 use crate::{
     ChangedTopics, CommitRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator, GroupCoordinatorConfig, GroupError,
-    HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, ListGroupsRequest, ProducerIdAndEpoch, Replayed, StateLog, StateLogError,
-    StateRecord, SyncRequest, TopicPartition, TransactionVersion, TransactionalAppend, TransactionalCommitRequest, TxnMarker, WriteGuard,
+    HeartbeatRequest, JoinRequest, JoinResponse, Leadership, LeaveRequest, ListGroupsRequest, ProducerIdAndEpoch, Replayed, StateLog,
+    StateLogError, StateWrite, SyncRequest, TopicPartition, TransactionVersion, TransactionalAppend, TransactionalCommitRequest, TxnMarker,
+    WriteGuard,
 };
 
 /// A log in memory that can be made to fail or to hold appends back.
@@ -63,17 +64,15 @@ impl MemoryLog {
 
 #[async_trait]
 impl StateLog for MemoryLog {
-    async fn append(&self, partition: i32, records: Vec<StateRecord>) -> Result<(), StateLogError> {
-        self.extend(partition, records.into_iter().map(Replayed::Record).collect()).await
-    }
-
-    async fn append_transactional(&self, partition: i32, append: TransactionalAppend) -> Result<(), StateLogError> {
-        let producer_id = append.producer.producer_id;
-        self.extend(partition, append.records.into_iter().map(|record| Replayed::Transactional(producer_id, record)).collect()).await
-    }
-
-    async fn append_marker(&self, partition: i32, marker: TxnMarker) -> Result<(), StateLogError> {
-        self.extend(partition, vec![Replayed::Marker(marker.producer.producer_id, marker.commit)]).await
+    async fn append(&self, partition: i32, write: StateWrite) -> Result<(), StateLogError> {
+        let replayed = match write {
+            StateWrite::Records(records) => records.into_iter().map(Replayed::Record).collect(),
+            StateWrite::Transactional(TransactionalAppend { producer, records, .. }) => {
+                records.into_iter().map(|record| Replayed::Transactional(producer.producer_id, record)).collect()
+            }
+            StateWrite::Marker(marker) => vec![Replayed::Marker(marker.producer.producer_id, marker.commit)],
+        };
+        self.extend(partition, replayed).await
     }
 
     fn replay(&self, partition: i32) -> BoxStream<'_, Result<Vec<Replayed>, StateLogError>> {
@@ -89,12 +88,14 @@ fn coordinator(log: &Arc<MemoryLog>, config: GroupCoordinatorConfig) -> GroupCoo
     GroupCoordinator::new(config, Env::simulated(7, Arc::new(RealFs)), log.clone())
 }
 
+fn leading_in(partitions: std::ops::Range<i32>) -> Leadership {
+    Leadership { partition_count: None, led: partitions.map(|partition| (partition, 1)).collect() }
+}
+
 /// A coordinator that leads everything and has loaded it.
 async fn leading(log: &Arc<MemoryLog>, config: GroupCoordinatorConfig) -> GroupCoordinator {
     let coordinator = coordinator(log, config);
-    for partition in 0..50 {
-        coordinator.on_election(partition, 1);
-    }
+    coordinator.on_leadership(&leading_in(0..50));
     loaded(&coordinator).await;
     coordinator
 }
@@ -209,7 +210,7 @@ async fn members_join_sync_commit_and_find_everything_after_a_restart() {
     assert_eq!(first.heartbeat(&heartbeat("g", &joined[0])), Ok(()));
     assert_eq!(first.commit_offsets(commit("g", Some(&joined[1]), 42)).await, Ok(vec![(t0(), Ok(()))]));
     let described = first.describe_group("g").unwrap();
-    first.shutdown();
+    first.on_leadership(&Leadership::default());
 
     let second = leading(&log, GroupCoordinatorConfig::default()).await;
     assert_eq!(committed(&second, "g", true).await, Ok(42));
@@ -278,7 +279,7 @@ async fn requests_to_partitions_not_led_or_loading_are_refused() {
     let partition = coordinator.partition_for("g");
     assert_eq!(committed(&coordinator, "g", false).await, Err(GroupError::NotCoordinator));
     *log.failure.lock() = Some(StateLogError::Storage("bucket is down".to_owned()));
-    coordinator.on_election(partition, 1);
+    coordinator.on_leadership(&leading_in(partition..partition + 1));
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(committed(&coordinator, "g", false).await, Err(GroupError::CoordinatorLoadInProgress));
     assert_eq!(coordinator.list_groups(&ListGroupsRequest::default()), Err(GroupError::CoordinatorLoadInProgress));
@@ -289,7 +290,7 @@ async fn requests_to_partitions_not_led_or_loading_are_refused() {
     assert_eq!(coordinator.heartbeat(&heartbeat("g", &nobody)), Err(GroupError::UnknownMemberId));
     let resignation = async {
         tokio::time::sleep(Duration::from_millis(10)).await;
-        coordinator.on_resignation(partition);
+        coordinator.on_leadership(&Leadership::default());
     };
     let (joined, ()) = tokio::join!(join_twice(&coordinator, "g"), resignation);
     assert_eq!(joined.error, Some(GroupError::NotCoordinator));
@@ -351,7 +352,7 @@ async fn groups_and_offsets_are_deleted_by_tombstones() {
     let changed = ChangedTopics { deleted: vec!["deleted".to_owned()], ..ChangedTopics::default() };
     coordinator.on_cluster_changed(Arc::new(NoCluster), &changed);
     assert_eq!(committed(&coordinator, "live", true).await, Ok(7));
-    coordinator.shutdown();
+    coordinator.on_leadership(&Leadership::default());
 
     let again = leading(&log, GroupCoordinatorConfig::default()).await;
     assert_eq!(again.describe_group("idle").unwrap_err().error, GroupError::GroupIdNotFound);
@@ -418,7 +419,7 @@ async fn offsets_of_a_transaction_count_from_its_commit_on_and_over_a_restart() 
     first.commit_offsets(commit("g", None, 3)).await.unwrap();
     assert_eq!(first.commit_transactional_offsets(of_transaction("g", None, 5)).await, Ok(vec![(t0(), Ok(()))]));
     assert_eq!((committed(&first, "g", false).await, stable(&first, "g").await), (Ok(3), None));
-    first.shutdown();
+    first.on_leadership(&Leadership::default());
     let second = leading(&log, GroupCoordinatorConfig::default()).await;
     assert_eq!((committed(&second, "g", false).await, stable(&second, "g").await), (Ok(3), None), "I17: it is open still");
     second.complete_transaction(partition, end_of_transaction(true)).await.unwrap();
@@ -426,7 +427,7 @@ async fn offsets_of_a_transaction_count_from_its_commit_on_and_over_a_restart() 
     second.commit_transactional_offsets(of_transaction("g", None, 9)).await.unwrap();
     second.complete_transaction(partition, end_of_transaction(false)).await.unwrap();
     assert_eq!(stable(&second, "g").await, Some(5), "I19: an aborted offset never counts");
-    second.shutdown();
+    second.on_leadership(&Leadership::default());
     let third = leading(&log, GroupCoordinatorConfig::default()).await;
     assert_eq!(stable(&third, "g").await, Some(5));
 }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{ExclusiveOp, Group, GroupSlot, Now, Op, Removal, Reply, Shard};
-use crate::classic::{ClassicGroup, ClassicState, WaiterId};
+use super::{ExclusiveOp, Group, GroupShard, GroupSlot, Op, Removal, Reply};
+use crate::classic::{ClassicGroup, ClassicState};
+use crate::driver::{Now, WaiterId};
 use crate::error::GroupError;
 use crate::messages::{
     CommitOutcome, DeleteOffsetsRequest, DescribedConsumerGroup, DescribedGroup, ListGroupsRequest, ListedGroup, Refusal, TopicPartition,
@@ -11,7 +12,7 @@ use crate::messages::{
 use crate::records;
 use crate::state_log::StateRecord;
 
-impl Shard {
+impl GroupShard {
     /// ListGroups.
     pub(crate) fn list_groups(&self, request: &ListGroupsRequest) -> Vec<ListedGroup> {
         let wanted =

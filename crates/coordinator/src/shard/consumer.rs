@@ -1,7 +1,7 @@
 //! Consumer groups (KIP-848) in a shard, and the requests of the classic protocol that concern them.
 //!
 //! An event changes the group at once and queues its records; its answer waits for them, and so do answers without records that come
-//! after them, since they may tell of what is not yet written (I21). If the write fails the shard must be replayed ([`Shard::must_reload`]).
+//! after them, since they may tell of what is not yet written (I21). If the write fails the shard must be replayed ([`Shard::must_reload`](crate::driver::Shard::must_reload)).
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -10,10 +10,11 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use uuid::Uuid;
 
-use super::{Group, GroupSlot, Now, Op, Reply, Shard};
-use crate::classic::{ClassicGroup, ClassicState, WaiterId};
+use super::{Group, GroupShard, GroupSlot, Op, Reply};
+use crate::classic::{ClassicGroup, ClassicState};
 use crate::cluster::{ChangedTopics, ClusterView};
 use crate::consumer::{self, ConsumerGroup, ConsumerRecord, Downgrade, TimerChange, Turn};
+use crate::driver::{Now, WaiterId};
 use crate::error::GroupError;
 use crate::messages::{
     ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, HeartbeatRequest, JoinRequest, JoinResponse, LeavingMember, Refusal, SyncRequest,
@@ -46,7 +47,7 @@ impl From<Turn<'_>> for Change {
     }
 }
 
-impl Shard {
+impl GroupShard {
     /// The cluster's topics or settings changed.
     pub(crate) fn on_cluster_changed(&mut self, cluster: Arc<dyn ClusterView>, changed: &ChangedTopics) {
         if changed.any_created || self.topics_created_at == 0 {
@@ -58,11 +59,6 @@ impl Shard {
                 group.is_metadata_stale |= changed.names.iter().any(|name| group.is_subscribed_to(name));
             }
         }
-    }
-
-    /// True once a consumer group has run ahead of what could be written: the partition must be replayed.
-    pub(crate) fn must_reload(&self) -> bool {
-        self.must_reload
     }
 
     /// Gives an event to `group`: its result, and what it leads to.

@@ -1,14 +1,14 @@
 //! OffsetCommit and OffsetFetch.
 
-use super::{FetchedOffsets, Now, Op, Reply, Shard};
-use crate::classic::WaiterId;
+use super::{FetchedOffsets, GroupShard, Op, Reply};
 use crate::consumer::Commit;
+use crate::driver::{Now, WaiterId};
 use crate::error::GroupError;
 use crate::messages::{CommitOffset, CommitOutcome, CommitRequest, CommittedOffset, FetchOffsetsRequest, TopicPartition};
 use crate::offsets::OffsetAndMetadata;
 use crate::records;
 
-impl Shard {
+impl GroupShard {
     /// OffsetCommit: fenced by generation and member (I21), answered when committed.
     pub(crate) fn commit_offsets(&mut self, request: CommitRequest, waiter: WaiterId, now: Now) {
         if let Err(error) = self.validate_commit(&request, now) {

@@ -1,11 +1,9 @@
-//! What leaves a shard: answers, and appends.
+//! The answers that leave a shard.
 
 use crate::error::GroupError;
 use crate::messages::{
     CommitOutcome, CommittedOffset, ConsumerHeartbeatResponse, JoinResponse, LeftMember, Refusal, SyncResponse, TopicPartition,
 };
-use crate::state_log::{StateRecord, TransactionalAppend};
-use crate::transaction::TxnMarker;
 
 /// Offsets as OffsetFetch gives them.
 pub(crate) type FetchedOffsets = Vec<(TopicPartition, CommittedOffset)>;
@@ -22,14 +20,6 @@ pub(crate) enum Reply {
     DeleteGroups(Vec<(String, Result<(), GroupError>)>),
     Marker(Result<(), GroupError>),
     ConsumerHeartbeat(Result<ConsumerHeartbeatResponse, Refusal>),
-}
-
-/// One append.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StateWrite {
-    Records(Vec<StateRecord>),
-    Transactional(TransactionalAppend),
-    Marker(TxnMarker),
 }
 
 impl Reply {

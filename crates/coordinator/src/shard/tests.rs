@@ -13,22 +13,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::{Now, Reply, Shard, StateWrite};
-use crate::classic::{ClassicGroup, WaiterId};
+use super::{GroupShard, Reply};
+use crate::classic::ClassicGroup;
 use crate::config::GroupCoordinatorConfig;
+use crate::driver::{Now, Shard, WaiterId};
 use crate::error::GroupError;
 use crate::messages::{
     CommitOffset, CommitRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeavingMember, LeftMember, Protocol,
     SyncRequest, SyncResponse, TopicPartition,
 };
-use crate::state_log::{StateLogError, StateRecord};
+use crate::state_log::{StateLogError, StateRecord, StateWrite};
 
 const GROUP: &str = "group";
 const START_MS: i64 = 1_700_000_000_000;
 
 /// A shard, its clock, its log, and what it answered.
 struct World {
-    shard: Shard,
+    shard: GroupShard,
     now: Duration,
     log: Vec<StateRecord>,
     /// Of the append that is held back.
@@ -55,7 +56,7 @@ impl World {
 
     fn with(config: GroupCoordinatorConfig) -> Self {
         Self {
-            shard: Shard::new(Arc::new(config)),
+            shard: GroupShard::new(Arc::new(config)),
             now: Duration::from_secs(1),
             log: Vec::new(),
             held: Vec::new(),

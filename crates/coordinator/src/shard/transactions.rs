@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Now, Op, Reply, Shard};
-use crate::classic::WaiterId;
+use super::{GroupShard, Op, Reply};
 use crate::consumer::Commit;
+use crate::driver::{Now, WaiterId};
 use crate::error::GroupError;
 use crate::messages::{CommitRequest, TopicPartition, TransactionalCommitRequest};
 use crate::offsets::OffsetAndMetadata;
@@ -12,7 +12,7 @@ use crate::records::{self, GroupRecord, WireError};
 use crate::state_log::{StateRecord, TransactionalAppend};
 use crate::transaction::TxnMarker;
 
-impl Shard {
+impl GroupShard {
     /// TxnOffsetCommit: fenced by generation and member (I21), answered when committed. The offsets are seen when the transaction commits.
     pub(crate) fn commit_transactional(&mut self, request: TransactionalCommitRequest, waiter: WaiterId, now: Now) {
         let TransactionalCommitRequest { commit, producer, guard } = request;

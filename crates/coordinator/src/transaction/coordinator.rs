@@ -1,40 +1,33 @@
 //! The handle: finds the partition of a transactional id, checks what can be checked without it, and asks its shard.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI32, Ordering};
 
-use parking_lot::RwLock;
 use siltstone_common::Env;
 
+use crate::driver::{Now, Partition, Shared, WaiterId};
 use crate::messages::TopicPartition;
+use crate::partitions::{Leadership, Partitions};
 use crate::records::wire::STRING_BYTES_MAX;
 use crate::state_log::StateLog;
 use crate::transaction::config::TransactionCoordinatorConfig;
 use crate::transaction::error::TransactionError;
+use crate::transaction::markers::TransactionSetup;
 use crate::transaction::messages::{
     DescribedTransaction, EndTransactionRequest, InitProducerRequest, ListTransactionsRequest, ListedTransactions, ProducerIdAndEpoch,
     TransactionVersion, TxnProducer,
 };
 use crate::transaction::metadata::TransactionState;
-use crate::transaction::partition::{Partition, Shared};
 use crate::transaction::ports::{ProducerIdSource, TxnMarkerLog};
-use crate::transaction::shard::{Reply, Shard, WaiterId};
+use crate::transaction::shard::{Reply, TransactionShard};
 
 /// The transaction coordinator of one broker. Cloning is cheap; all clones share the same transactions.
 ///
-/// It serves the transactional ids of those partitions of `__transaction_state` that it was told to lead ([`TransactionCoordinator::on_election`]).
+/// It serves the transactional ids of those partitions of `__transaction_state` that it was told to lead ([`TransactionCoordinator::on_leadership`]).
 /// Answers wait until what they tell is committed. Dropping a request's future abandons the answer, not the request.
 #[derive(Clone)]
 pub struct TransactionCoordinator {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    shared: Arc<Shared>,
+    partitions: Arc<Partitions<TransactionShard>>,
     producer_ids: Arc<dyn ProducerIdSource>,
-    partitions: RwLock<HashMap<i32, Arc<Partition>>>,
-    partition_count: AtomicI32,
 }
 
 impl TransactionCoordinator {
@@ -46,55 +39,32 @@ impl TransactionCoordinator {
         markers: Arc<dyn TxnMarkerLog>,
         producer_ids: Arc<dyn ProducerIdSource>,
     ) -> Self {
-        let partition_count = AtomicI32::new(config.state_log_num_partitions);
-        let shared = Arc::new(Shared { config: Arc::new(config), env, log, markers });
-        Self { inner: Arc::new(Inner { shared, producer_ids, partitions: RwLock::default(), partition_count }) }
+        let partition_count = config.state_log_num_partitions;
+        let setup = TransactionSetup { config: Arc::new(config), env: env.clone(), markers };
+        let shared = Shared { env, log, setup: Arc::new(setup) };
+        Self { partitions: Arc::new(Partitions::new(shared, partition_count)), producer_ids }
     }
 
     /// The partition of `__transaction_state` that holds a transactional id: Java's `String.hashCode`, as in Kafka.
     pub fn partition_for(&self, transactional_id: &str) -> i32 {
-        crate::coordinator::partition_of_key(transactional_id, self.inner.partition_count.load(Ordering::Relaxed))
+        self.partitions.index_of(transactional_id)
     }
 
-    /// How many partitions `__transaction_state` really has, once it exists.
-    pub fn set_partition_count(&self, count: i32) {
-        self.inner.partition_count.store(count, Ordering::Relaxed);
+    /// Which partitions of `__transaction_state` this broker leads now: their transactional ids are loaded. Those of the others are forgotten,
+    /// and who waits for them gets NOT_COORDINATOR.
+    pub fn on_leadership(&self, leadership: &Leadership) {
+        self.partitions.on_leadership(leadership);
     }
 
-    /// This broker leads `partition` since `leader_epoch`: its transactional ids are loaded. Nothing happens if that is known.
-    pub fn on_election(&self, partition: i32, leader_epoch: i32) {
-        let mut partitions = self.inner.partitions.write();
-        match partitions.get(&partition) {
-            Some(open) if open.leader_epoch() >= leader_epoch => return,
-            // Another broker may have led meanwhile.
-            Some(open) => open.close(),
-            None => {}
-        }
-        partitions.insert(partition, Partition::open(partition, leader_epoch, Arc::clone(&self.inner.shared)));
-    }
-
-    /// This broker no longer leads `partition`: its transactional ids are forgotten, who waits gets NOT_COORDINATOR.
-    pub fn on_resignation(&self, partition: i32) {
-        if let Some(open) = self.inner.partitions.write().remove(&partition) {
-            open.close();
-        }
-    }
-
-    /// The partitions it leads, with the leader epochs it was told.
-    pub fn led_partitions(&self) -> BTreeMap<i32, i32> {
-        self.inner.partitions.read().iter().map(|(index, partition)| (*index, partition.leader_epoch())).collect()
-    }
-
-    fn partition_of(&self, transactional_id: &str) -> Result<Arc<Partition>, TransactionError> {
+    fn partition_of(&self, transactional_id: &str) -> Result<Arc<Partition<TransactionShard>>, TransactionError> {
         if transactional_id.is_empty() || transactional_id.len() > STRING_BYTES_MAX {
             return Err(TransactionError::InvalidRequest);
         }
-        let index = self.partition_for(transactional_id);
-        self.inner.partitions.read().get(&index).cloned().ok_or(TransactionError::NotCoordinator)
+        self.partitions.get(self.partition_for(transactional_id))
     }
 
     async fn new_producer_id(&self) -> Result<i64, TransactionError> {
-        self.inner.producer_ids.next_producer_id().await.map_err(|error| {
+        self.producer_ids.next_producer_id().await.map_err(|error| {
             tracing::warn!(%error, "no producer id to give");
             TransactionError::CoordinatorLoadInProgress
         })
@@ -104,7 +74,7 @@ impl TransactionCoordinator {
     async fn ask_producer(
         &self,
         transactional_id: &str,
-        ask: impl Fn(&mut Shard, Option<i64>, WaiterId, crate::shard::Now),
+        ask: impl Fn(&mut TransactionShard, Option<i64>, WaiterId, Now),
     ) -> Result<ProducerIdAndEpoch, TransactionError> {
         let partition = self.partition_of(transactional_id)?;
         let mut reply = partition.ask(|shard, waiter, now| ask(shard, None, waiter, now)).await?;
@@ -126,7 +96,7 @@ impl TransactionCoordinator {
         if request.transactional_id.is_empty() {
             return Err(TransactionError::InvalidRequest);
         }
-        if !(1..=self.inner.shared.config.transaction_max_timeout_ms).contains(&request.timeout_ms) {
+        if !(1..=self.partitions.shared().setup.config.transaction_max_timeout_ms).contains(&request.timeout_ms) {
             return Err(TransactionError::InvalidTransactionTimeout);
         }
         self.ask_producer(&request.transactional_id, |shard, spare, waiter, now| shard.init_producer(&request, spare, waiter, now)).await
@@ -184,8 +154,7 @@ impl TransactionCoordinator {
     pub fn list(&self, request: &ListTransactionsRequest) -> Result<ListedTransactions, TransactionError> {
         let unknown = request.states.iter().filter(|name| !TransactionState::is_name(name));
         let mut listed = ListedTransactions { unknown_states: unknown.cloned().collect(), transactions: Vec::new() };
-        let partitions: Vec<Arc<Partition>> = self.inner.partitions.read().values().cloned().collect();
-        for partition in partitions {
+        for partition in self.partitions.all() {
             match partition.call(|shard, now| shard.list(request, now)) {
                 Ok(part) => listed.transactions.extend(part),
                 Err(TransactionError::NotCoordinator) => {}

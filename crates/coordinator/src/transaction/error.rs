@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::driver::NotServed;
 use crate::state_log::StateLogError;
 
 /// A refusal. Each variant is the Kafka error code of the same name.
@@ -52,6 +53,15 @@ impl TransactionError {
             self,
             Self::CoordinatorLoadInProgress | Self::CoordinatorNotAvailable | Self::NotCoordinator | Self::ConcurrentTransactions
         )
+    }
+}
+
+impl From<NotServed> for TransactionError {
+    fn from(why: NotServed) -> Self {
+        match why {
+            NotServed::Loading => Self::CoordinatorLoadInProgress,
+            NotServed::NotLed => Self::NotCoordinator,
+        }
     }
 }
 

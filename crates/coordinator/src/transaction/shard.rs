@@ -1,28 +1,31 @@
 //! The state of one `__transaction_state` partition: its transactional ids, the writes under way, and the markers that wait to be written. Pure.
 //!
 //! # Overview
-//! Events come in by the methods; answers collect in [`Shard::take_replies`], markers in [`Shard::take_markers`]. [`Shard::next_batch`] gives the
-//! records of all queued changes, the caller appends them and reports to [`Shard::on_appended`]. At most one batch is under way.
+//! Events come in by the methods; answers and markers to be written collect until the driver takes them. At most one batch of queued changes is
+//! under way. What the driver asks is in `driven.rs`.
 //!
 //! # Invariants
 //! A transactional id has at most one change under way (`pending`), so its records are in the log in the order of its changes, and a change is
 //! visible only once it is committed. An outcome that was prepared is never changed (I19). From prepare to complete the id is pending too.
 //!
 //! # Crash consistency
-//! The shard is a function of the partition's records; [`Shard::on_loaded`] takes up again what was prepared and not completed. The epoch before the
+//! The shard is a function of the partition's records; once they are loaded it takes up again what was prepared and not completed. The epoch before the
 //! last bump is forgotten, as in Kafka: a retry of InitProducerId across an election is fenced.
+
+mod driven;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::driver::{Now, QUEUED_WRITES_MAX, WaiterId};
 use crate::messages::TopicPartition;
 use crate::records::wire::WireError;
-use crate::shard::Now;
-use crate::state_log::{StateLogError, StateRecord};
+use crate::state_log::StateRecord;
 use crate::transaction::config::TransactionCoordinatorConfig;
 use crate::transaction::end::{self, EndStep};
 use crate::transaction::error::TransactionError;
+use crate::transaction::markers::MarkersToWrite;
 use crate::transaction::messages::{
     DescribedTransaction, EndTransactionRequest, InitProducerRequest, ListTransactionsRequest, ListedTransaction, NO_PRODUCER_EPOCH,
     NO_PRODUCER_ID, ProducerIdAndEpoch, TransactionVersion, TxnProducer,
@@ -31,15 +34,8 @@ use crate::transaction::metadata::{Transaction, TransactionData, TransactionStat
 use crate::transaction::ports::TxnMarker;
 use crate::transaction::records::{self, TransactionRecord};
 
-/// Queued changes that a shard takes; more are refused as COORDINATOR_NOT_AVAILABLE, which clients retry.
-const QUEUED_WRITES_MAX: usize = 16_384;
-/// A batch is closed once it has this many bytes of records.
-const BATCH_BYTES_TARGET: usize = 512 * 1024;
 /// Pause before a completion that could not be written is tried again.
 const COMPLETE_RETRY_PAUSE: Duration = Duration::from_millis(200);
-
-/// Who waits for an answer.
-pub(crate) type WaiterId = u64;
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,14 +46,6 @@ pub(crate) enum Reply {
     Done(Result<(), TransactionError>),
     /// Ask again, with a producer id that nobody has.
     NeedsProducerId,
-}
-
-/// Markers to be written for a prepared transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct MarkersToWrite {
-    pub(crate) transactional_id: Arc<str>,
-    pub(crate) marker: TxnMarker,
-    pub(crate) partitions: Vec<TopicPartition>,
 }
 
 /// A change on its way into the log.
@@ -91,7 +79,7 @@ enum EndedBy {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Shard {
+pub(crate) struct TransactionShard {
     config: Arc<TransactionCoordinatorConfig>,
     coordinator_epoch: i32,
     transactions: HashMap<Arc<str>, Transaction>,
@@ -103,7 +91,7 @@ pub(crate) struct Shard {
     retries: BTreeMap<Duration, Vec<Arc<str>>>,
 }
 
-impl Shard {
+impl TransactionShard {
     pub(crate) fn new(config: Arc<TransactionCoordinatorConfig>, coordinator_epoch: i32) -> Self {
         Self {
             config,
@@ -140,11 +128,6 @@ impl Shard {
             tracing::info!(%transactional_id, "writing the markers of a transaction again, as its end was decided but not completed");
             self.send_markers(&transactional_id, now);
         }
-    }
-
-    /// How many transactional ids there are.
-    pub(crate) fn len(&self) -> usize {
-        self.transactions.len()
     }
 
     fn refuse_producer(&mut self, waiter: WaiterId, error: TransactionError) {
@@ -243,7 +226,7 @@ impl Shard {
         Ok(partitions.iter().map(verdict).collect())
     }
 
-    /// EndTxn. `spare` as in [`Shard::init_producer`].
+    /// EndTxn. `spare` as in [`Self::init_producer`].
     pub(crate) fn end(&mut self, request: &EndTransactionRequest, spare: Option<i64>, waiter: WaiterId, now: Now) {
         if self.is_overloaded() {
             return self.refuse_producer(waiter, TransactionError::CoordinatorNotAvailable);
@@ -300,54 +283,6 @@ impl Shard {
             transaction.pending = true;
         }
         self.queue.push_back(Write { transactional_id, next, then });
-    }
-
-    /// True if the task that writes has something to do.
-    pub(crate) fn has_work(&self) -> bool {
-        (self.in_flight.is_none() && !self.queue.is_empty()) || !self.markers.is_empty()
-    }
-
-    /// When [`Shard::on_tick`] has something to do.
-    pub(crate) fn next_deadline(&self) -> Option<Duration> {
-        self.retries.keys().next().copied()
-    }
-
-    /// Completions whose time has come are tried again.
-    pub(crate) fn on_tick(&mut self, now: Now) {
-        while self.retries.first_key_value().is_some_and(|(deadline, _)| *deadline <= now.monotonic) {
-            let Some((_, due)) = self.retries.pop_first() else { return };
-            for transactional_id in due {
-                self.complete(&transactional_id, now);
-            }
-        }
-    }
-
-    /// The records of the next append, if there are any and none is under way.
-    pub(crate) fn next_batch(&mut self) -> Option<Vec<StateRecord>> {
-        if self.in_flight.is_some() || self.queue.is_empty() {
-            return None;
-        }
-        let (mut records, mut writes, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while bytes < BATCH_BYTES_TARGET {
-            let Some(write) = self.queue.pop_front() else { break };
-            let record = records::transaction_record(&write.transactional_id, write.next.as_ref());
-            bytes += record.size_bytes();
-            records.push(record);
-            writes.push(write);
-        }
-        self.in_flight = Some(writes);
-        Some(records)
-    }
-
-    /// The append of the last batch has ended.
-    pub(crate) fn on_appended(&mut self, result: &Result<(), StateLogError>, now: Now) {
-        let result = result.as_ref().copied().map_err(TransactionError::from);
-        for write in self.in_flight.take().unwrap_or_default() {
-            match result {
-                Ok(()) => self.committed(write, now),
-                Err(error) => self.failed(write, error, now),
-            }
-        }
     }
 
     fn committed(&mut self, write: Write, now: Now) {
@@ -462,11 +397,6 @@ impl Shard {
             state: transaction.data.state.name(),
         });
         listed.collect()
-    }
-
-    /// The answers since the last call.
-    pub(crate) fn take_replies(&mut self) -> Vec<(WaiterId, Reply)> {
-        std::mem::take(&mut self.replies)
     }
 }
 

@@ -6,7 +6,7 @@ use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_code;
-use crate::state_log::GROUP_METADATA_TOPIC;
+use crate::state_topics::GROUP_METADATA_TOPIC;
 
 /// First version whose clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 2;

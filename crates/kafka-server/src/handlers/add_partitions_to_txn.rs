@@ -13,7 +13,7 @@ use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::transaction_code;
-use crate::state_log::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
+use crate::state_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::topic_lookup::by_name;
 
 /// First version whose clients know PRODUCER_FENCED.

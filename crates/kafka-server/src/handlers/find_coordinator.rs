@@ -9,7 +9,7 @@ use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::groups;
-use crate::state_log::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
+use crate::state_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::topic_lookup::text;
 use crate::transactions;
 

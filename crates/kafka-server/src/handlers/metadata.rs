@@ -14,7 +14,7 @@ use siltstone_metadata::{MetadataError, MetadataImage, TopicImage};
 use crate::context::RequestContext;
 use crate::error_codes::metadata_error;
 use crate::quotas::MutationBill;
-use crate::state_log::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
+use crate::state_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
 use crate::topic_lookup::{OPERATIONS_UNKNOWN, broker_ids, is_valid_name, offline_replicas, text, topic_name};
 use crate::{groups, transactions};
 

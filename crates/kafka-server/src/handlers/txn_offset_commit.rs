@@ -15,7 +15,7 @@ use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::{group_error, replica_error, transaction_error};
-use crate::state_log::GROUP_METADATA_TOPIC;
+use crate::state_topics::GROUP_METADATA_TOPIC;
 use crate::topic_lookup::{by_name, unreadable};
 use crate::txn_verify::verify;
 

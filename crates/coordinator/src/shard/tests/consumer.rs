@@ -162,8 +162,8 @@ fn an_empty_consumer_group_can_be_deleted_and_its_offsets_with_it() {
     world.beat(heartbeat("a", -1)).unwrap();
     assert_eq!(world.described().state, "Empty");
     assert_eq!(delete(&mut world), Ok(()));
-    assert_eq!(world.shard.group_count(), 0);
-    assert_eq!(world.restarted().shard.group_count(), 0);
+    assert_eq!(world.shard.len(), 0);
+    assert_eq!(world.restarted().shard.len(), 0);
     assert_eq!(world.beat(joining("a")).unwrap().member_epoch, 2, "a new group of the same name begins anew");
 }
 

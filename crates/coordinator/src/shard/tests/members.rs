@@ -48,7 +48,7 @@ fn members_of_unknown_groups_are_unknown() {
     assert_eq!(world.synced(waiter).error, Some(GroupError::UnknownMemberId));
     assert_eq!(world.heartbeat(&nobody), Err(GroupError::UnknownMemberId));
     assert_eq!(world.leave(&[("nobody", None)]), [Some(GroupError::UnknownMemberId)]);
-    assert_eq!(world.shard.group_count(), 0);
+    assert_eq!(world.shard.len(), 0);
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn a_loaded_group_that_is_too_large_rebalances() {
     let mut world = World::new();
     world.stable(3);
     let config = GroupCoordinatorConfig { group_max_size: 2, ..GroupCoordinatorConfig::default() };
-    let mut loaded = Shard::new(Arc::new(config));
+    let mut loaded = GroupShard::new(Arc::new(config));
     for record in &world.log {
         assert_eq!(loaded.replay(record, START_MS), Ok(None));
     }

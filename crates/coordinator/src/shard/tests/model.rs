@@ -185,7 +185,7 @@ impl Model {
         }
     }
 
-    fn committed(shard: &Shard) -> i64 {
+    fn committed(shard: &GroupShard) -> i64 {
         let request = FetchOffsetsRequest {
             group_id: GROUP.to_owned(),
             partitions: Some(vec![topic_partition("topic", 0)]),
@@ -215,8 +215,8 @@ impl Model {
         }
     }
 
-    fn replayed(&self) -> Shard {
-        let mut shard = Shard::new(Arc::new(GroupCoordinatorConfig::default()));
+    fn replayed(&self) -> GroupShard {
+        let mut shard = GroupShard::new(Arc::new(GroupCoordinatorConfig::default()));
         for record in &self.world.log {
             assert_eq!(shard.replay(record, START_MS), Ok(None));
         }

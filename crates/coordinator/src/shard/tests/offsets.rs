@@ -104,7 +104,7 @@ fn offsets_without_a_group_expire_a_week_after_their_commit() {
     assert_eq!(world.fetched(GROUP, "topic").offset, -1);
     assert_eq!(world.fetched(GROUP, "later").offset, 6);
     world.expire_after(WEEK_SECONDS / 2);
-    assert_eq!(world.shard.group_count(), 0);
+    assert_eq!(world.shard.len(), 0);
     let tombstones = world.log.iter().filter(|record| record.value.is_none()).count();
     assert_eq!(tombstones, 3, "two offsets and the group");
 }
@@ -176,7 +176,7 @@ fn a_group_that_is_being_deleted_takes_nothing_and_comes_back_if_that_fails() {
     world.shard.delete_groups(vec![GROUP.to_owned()], deleting);
     world.settle();
     assert_eq!(world.replies[&deleting], Reply::DeleteGroups(vec![(GROUP.to_owned(), Ok(()))]));
-    assert_eq!(world.shard.group_count(), 0);
+    assert_eq!(world.shard.len(), 0);
 }
 
 #[test]

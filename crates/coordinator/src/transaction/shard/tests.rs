@@ -3,13 +3,15 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::driver::Shard;
+use crate::state_log::{StateLogError, StateWrite};
 
 const START_MS: i64 = 1_700_000_000_000;
 const ID: &str = "id";
 
 /// A shard, its clock, its log, and what it answered.
 struct World {
-    shard: Shard,
+    shard: TransactionShard,
     now_ms: i64,
     log: Vec<StateRecord>,
     markers: Vec<MarkersToWrite>,
@@ -24,7 +26,7 @@ impl World {
     fn new() -> Self {
         let config = TransactionCoordinatorConfig { transactional_id_expiration_ms: 1_000_000, ..Default::default() };
         Self {
-            shard: Shard::new(Arc::new(config), 7),
+            shard: TransactionShard::new(Arc::new(config), 7),
             now_ms: START_MS,
             log: Vec::new(),
             markers: Vec::new(),
@@ -42,7 +44,7 @@ impl World {
     /// Lets writes end until nothing is left to do now.
     fn settle(&mut self) {
         self.shard.on_tick(self.now());
-        while let Some(records) = self.shard.next_batch() {
+        while let Some(StateWrite::Records(records)) = self.shard.next_batch(self.now()) {
             if self.append.is_ok() {
                 self.log.extend(records);
             }
@@ -55,7 +57,7 @@ impl World {
         }
     }
 
-    fn ask(&mut self, ask: impl FnOnce(&mut Shard, WaiterId, Now)) -> Option<Reply> {
+    fn ask(&mut self, ask: impl FnOnce(&mut TransactionShard, WaiterId, Now)) -> Option<Reply> {
         self.last_waiter += 1;
         let (waiter, now) = (self.last_waiter, self.now());
         ask(&mut self.shard, waiter, now);
@@ -63,7 +65,10 @@ impl World {
         self.replies.remove(&waiter)
     }
 
-    fn producer(&mut self, ask: impl Fn(&mut Shard, Option<i64>, WaiterId, Now)) -> Result<ProducerIdAndEpoch, TransactionError> {
+    fn producer(
+        &mut self,
+        ask: impl Fn(&mut TransactionShard, Option<i64>, WaiterId, Now),
+    ) -> Result<ProducerIdAndEpoch, TransactionError> {
         let mut reply = self.ask(|shard, waiter, now| ask(shard, None, waiter, now));
         if reply == Some(Reply::NeedsProducerId) {
             self.last_producer_id += 1;
@@ -121,7 +126,7 @@ impl World {
 
     /// The broker starts again, with what is in the log.
     fn restart(&mut self) {
-        let mut shard = Shard::new(self.shard.config.clone(), 8);
+        let mut shard = TransactionShard::new(self.shard.config.clone(), 8);
         for record in &self.log {
             assert_eq!(shard.replay(record), Ok(None));
         }
