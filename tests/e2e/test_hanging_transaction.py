@@ -11,7 +11,6 @@ from systems.java import Java
 from test_transactions import read
 
 TRANSACTIONAL = 0x10
-TOOL = "org.apache.kafka.tools.TransactionsCommand"
 
 
 def transactional_batch(producer_id, epoch, value):
@@ -47,18 +46,30 @@ def stable_end(broker, topic):
     return message.offset()
 
 
+def run(tmp_path, tool, *arguments):
+    """Runs one of Kafka's Java tools; its lines."""
+    with Java(tmp_path, f"org.apache.kafka.tools.{tool}", *arguments) as running:
+        wait_until(lambda: running.process.poll() is not None, "the tool ends", 60)
+        assert running.process.returncode == 0, running.log()
+        return [line.split() for line in running.log().splitlines()]
+
+
+def test_transactions_version_2_needs_no_verification(make_broker, tmp_path):
+    """Partitions join by being produced to, whether or not older clients' are verified."""
+    with make_broker(settings={"transaction.partition.verification.enable": "false"}) as broker:
+        create_topic(broker, "t")
+        load = ["--topic", "t", "--num-records", "10", "--record-size", "10", "--throughput", "-1"]
+        run(tmp_path, "ProducerPerformance", *load, "--bootstrap-server", broker.address, "--transactional-id", "version-2")
+        assert stable_end(broker, "t") == 11, "the records and their marker are behind the last stable offset"
+
+
 def test_find_hanging_finds_it_and_abort_ends_it(make_broker, tmp_path):
     with make_broker(settings={"transaction.partition.verification.enable": "false"}) as broker:
         create_topic(broker, "t")
         assert produce_v3(broker, "t", transactional_batch(4711, 3, b"lost")) == 0
         assert stable_end(broker, "t") == 0, "it holds the last stable offset back"
 
-        def tool(*arguments):
-            with Java(tmp_path, TOOL, "--bootstrap-server", broker.address, *arguments) as running:
-                wait_until(lambda: running.process.poll() is not None, "the tool ends", 60)
-                assert running.process.returncode == 0, running.log()
-                return [line.split() for line in running.log().splitlines()]
-
+        tool = lambda *arguments: run(tmp_path, "TransactionsCommand", "--bootstrap-server", broker.address, *arguments)
         found = tool("find-hanging", "--topic", "t", "--max-transaction-timeout", "0")
         titles, row = found[-2], found[-1]
         hanging = dict(zip(titles, row))

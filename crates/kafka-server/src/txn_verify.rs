@@ -18,10 +18,10 @@ pub(crate) async fn verify(
     partitions: Vec<TopicPartition>,
 ) -> Vec<Result<(), TransactionError>> {
     let count = partitions.len();
-    if !services.broker_setting("transaction.partition.verification.enable").unwrap_or(true) {
-        return vec![Ok(()); count];
-    }
     if version == TransactionVersion::V1 {
+        if !services.broker_setting("transaction.partition.verification.enable").unwrap_or(true) {
+            return vec![Ok(()); count];
+        }
         let verified = services.transactions.verify_partitions(&who, &partitions);
         return verified.unwrap_or_else(|error| vec![Err(error); count]);
     }

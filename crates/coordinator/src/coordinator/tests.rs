@@ -432,6 +432,29 @@ async fn offsets_of_a_transaction_count_from_its_commit_on_and_over_a_restart() 
     assert_eq!(stable(&third, "g").await, Some(5));
 }
 
+/// A topic may be made again under its name before the transaction commits: the offset was not meant for that one.
+#[tokio::test(start_paused = true)]
+async fn offsets_that_a_transaction_holds_go_with_their_topic_and_by_offset_delete() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    let partition = coordinator.partition_for("g");
+    for by_topic in [true, false] {
+        coordinator.commit_transactional_offsets(of_transaction("g", None, 5)).await.unwrap();
+        if by_topic {
+            let changed = ChangedTopics { deleted: vec![t0().topic], ..ChangedTopics::default() };
+            coordinator.on_cluster_changed(Arc::new(NoCluster), &changed);
+        } else {
+            let delete = DeleteOffsetsRequest { group_id: "g".to_owned(), partitions: vec![t0()] };
+            assert_eq!(coordinator.delete_offsets(delete).await, Ok(vec![(t0(), Ok(()))]));
+        }
+        coordinator.complete_transaction(partition, end_of_transaction(true)).await.unwrap();
+        assert_eq!(stable(&coordinator, "g").await, Some(-1), "deleted with its topic: {by_topic}");
+    }
+    coordinator.shutdown();
+    let again = leading(&log, GroupCoordinatorConfig::default()).await;
+    assert_eq!(stable(&again, "g").await, Some(-1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn i21_a_fenced_member_commits_no_offsets_in_a_transaction_either() {
     let log = MemoryLog::new();

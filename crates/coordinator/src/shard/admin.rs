@@ -105,8 +105,7 @@ impl GroupShard {
     fn remove_whole_group(&mut self, group_id: &str, removal: &mut Removal, now: Now) {
         let Some((group_id, slot)) = self.groups.get_key_value(group_id) else { return };
         let group_id = group_id.clone();
-        removal.offsets.extend(slot.offsets.ids().into_iter().map(|id| (group_id.clone(), id)));
-        removal.offsets.extend(self.pending.of_group(&group_id).into_iter().map(|id| (group_id.clone(), id)));
+        removal.offsets.extend(self.offsets_of(&group_id, slot).map(|id| (group_id.clone(), id)));
         self.mark_dead(&group_id, removal, now);
     }
 
@@ -141,7 +140,7 @@ impl GroupShard {
                     if slot.group.is_subscribed_to(&id.topic) {
                         return (id, Err(GroupError::GroupSubscribedToTopic));
                     }
-                    if slot.offsets.contains(&id.topic, id.partition) {
+                    if slot.offsets.contains(&id.topic, id.partition) || self.pending.is_unstable(group_id, &id) {
                         removal.offsets.push((group_id.clone(), id.clone()));
                     }
                     (id, Ok(()))
@@ -187,11 +186,17 @@ impl GroupShard {
     }
 
     fn work_out_topics_deleted(&self, topics: &[String]) -> Removal {
-        let ids = self.groups.iter().flat_map(|(group_id, slot)| {
-            let gone = slot.offsets.iter().filter(|(topic, _, _)| topics.iter().any(|deleted| deleted == topic));
-            gone.map(|(topic, partition, _)| (group_id.clone(), TopicPartition { topic: topic.to_owned(), partition }))
+        let gone = self.groups.iter().flat_map(|(group_id, slot)| {
+            let gone = self.offsets_of(group_id, slot).filter(|id| topics.contains(&id.topic));
+            gone.map(|id| (group_id.clone(), id))
         });
-        Removal { offsets: ids.collect(), ..Removal::default() }
+        Removal { offsets: gone.collect(), ..Removal::default() }
+    }
+
+    /// The partitions of which a group has an offset, be it one that an open transaction holds.
+    fn offsets_of<'a>(&'a self, group_id: &'a Arc<str>, slot: &'a GroupSlot) -> impl Iterator<Item = TopicPartition> + 'a {
+        let pending = self.pending.of_group(group_id).into_iter().filter(|id| !slot.offsets.contains(&id.topic, id.partition));
+        slot.offsets.ids().into_iter().chain(pending)
     }
 
     /// The tombstones are committed, or could not be.

@@ -107,10 +107,12 @@ impl Produce {
     }
 }
 
-/// The coordinator's refusals in words that producers know how to take: what may pass becomes NOT_ENOUGH_REPLICAS, which they retry.
+/// The coordinator's refusals in words that producers know how to take: what may pass becomes NOT_ENOUGH_REPLICAS, which they retry. Clients of
+/// transactions version 2 know that the transaction before may still be ending.
 fn produce_error(error: TransactionError, version: i16) -> (ResponseError, Option<String>) {
     let not_added = || (ResponseError::InvalidTxnState, Some("Partition was not added to the transaction".to_owned()));
     match error {
+        TransactionError::ConcurrentTransactions if version >= TRANSACTIONS_V2_FROM => (transaction_error(error), None),
         TransactionError::ConcurrentTransactions
         | TransactionError::CoordinatorLoadInProgress
         | TransactionError::CoordinatorNotAvailable
