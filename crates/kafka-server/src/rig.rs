@@ -53,7 +53,6 @@ impl Rig {
             directory: uuid::Uuid::nil(),
         };
         let epoch = metadata.register_broker(broker).await.expect("registers");
-        metadata.heartbeat(BROKER, epoch, false).await.expect("lives");
         let config = LogManagerConfig {
             dir: dir.path().to_owned(),
             cluster_id: metadata.image().cluster_id.clone(),
@@ -78,6 +77,7 @@ impl Rig {
         };
         let replicas = ReplicaManager::new(replica_config, env.clone(), metadata.clone(), logs, None);
         replicas.start();
+        replicas.session().heartbeat().await.expect("lives");
         let config = ServerConfig {
             broker_id: BROKER,
             advertised_host: "localhost".to_owned(),

@@ -87,7 +87,7 @@ async fn start(seed: u64, fs: &SimFs, metadata: &Arc<dyn MetadataApi>) -> Option
     };
     let replicas = ReplicaManager::new(replica_config, env.clone(), Arc::clone(metadata), logs, None);
     replicas.start();
-    metadata.heartbeat(BROKER, epoch, false).await.expect("a first heartbeat");
+    replicas.session().heartbeat().await.expect("a first heartbeat");
     let server_config = ServerConfig {
         broker_id: BROKER,
         advertised_host: "localhost".to_owned(),
@@ -95,10 +95,10 @@ async fn start(seed: u64, fs: &SimFs, metadata: &Arc<dyn MetadataApi>) -> Option
         broker_configs: broker_configs(),
         log_dir: "/data".to_owned(),
     };
+    let (session, beats) = (Arc::clone(replicas.session()), env.clone());
     let services = Services::new(server_config, Arc::clone(metadata), replicas, env.clone());
-    let (beating, beats) = (Arc::clone(metadata), env.clone());
     env.tasks.spawn("heartbeats", async move {
-        while !beats.tasks.is_stopped() && beating.heartbeat(BROKER, epoch, false).await.is_ok() {
+        while !beats.tasks.is_stopped() && session.heartbeat().await.is_ok() {
             beats.clock.sleep(Duration::from_secs(2)).await;
         }
     });

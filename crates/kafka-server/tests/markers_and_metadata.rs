@@ -44,7 +44,7 @@ async fn behind(address: String) -> Arc<dyn MetadataApi> {
     Arc::new(client)
 }
 
-fn services(metadata: Arc<dyn MetadataApi>, dir: &std::path::Path, env: &Env) -> Arc<Services> {
+async fn services(metadata: Arc<dyn MetadataApi>, dir: &std::path::Path, env: &Env) -> Arc<Services> {
     let config = LogManagerConfig {
         dir: dir.to_owned(),
         cluster_id: metadata.image().cluster_id.clone(),
@@ -69,6 +69,7 @@ fn services(metadata: Arc<dyn MetadataApi>, dir: &std::path::Path, env: &Env) ->
     };
     let replicas = ReplicaManager::new(replica_config, env.clone(), metadata.clone(), logs, None);
     replicas.start();
+    replicas.session().heartbeat().await.unwrap();
     let server_config = ServerConfig {
         broker_id: BROKER,
         advertised_host: "localhost".to_owned(),
@@ -90,9 +91,9 @@ async fn mark(services: &Services, topic: &str, partition: i32) -> MarkerOutcome
 async fn i19_a_marker_waits_for_an_image_that_is_behind() {
     let (service, address) = metadata_service().await;
     let (env, dir) = (Env::system(), tempfile::tempdir().unwrap());
-    let late = services(behind(address.clone()).await, &dir.path().join("late"), &env);
+    let late = services(behind(address.clone()).await, &dir.path().join("late"), &env).await;
     let client = HttpMetadata::connect(HttpMetadataConfig::new(vec![address]), env.clone()).await.unwrap();
-    let current = services(Arc::new(client), &dir.path().join("current"), &env);
+    let current = services(Arc::new(client), &dir.path().join("current"), &env).await;
 
     let topic = CreateTopic { name: "t".to_owned(), partitions: 1, replication_factor: -1, ..CreateTopic::default() };
     service.create_topic(topic).await.unwrap();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -228,8 +229,9 @@ pub trait MetadataApi: Send + Sync {
 
     /// Registers a broker; its new epoch. The broker is fenced until its first heartbeat.
     async fn register_broker(&self, broker: RegisterBroker) -> Result<i64, MetadataError>;
-    /// Keeps a broker's session alive and unfences it; with `stopping`, moves leadership away and fences it.
-    async fn heartbeat(&self, broker: i32, epoch: i64, stopping: bool) -> Result<(), MetadataError>;
+    /// Keeps a broker's session alive and unfences it; with `stopping`, moves leadership away and fences it. How long the session lasts from when
+    /// the heartbeat was taken.
+    async fn heartbeat(&self, broker: i32, epoch: i64, stopping: bool) -> Result<Duration, MetadataError>;
     /// Makes a topic; with `validate_only` the topic as it would be.
     async fn create_topic(&self, topic: CreateTopic) -> Result<Arc<TopicImage>, MetadataError>;
     /// Deletes a topic.

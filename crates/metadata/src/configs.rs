@@ -1,12 +1,14 @@
 //! Kafka's settings that mean something here: names, types, defaults, validation, documentation in our own words.
 //!
-//! Names, types, defaults, bounds and the words of refusals are those of Apache Kafka 4.3.1. Three defaults differ, on purpose:
-//! `flush.messages` (`log.flush.interval.messages`) is 1, `remote.storage.enable` and `remote.log.storage.system.enable` are true, and
-//! logs are not kept in a temporary directory.
+//! Names, types, defaults, bounds and the words of refusals are those of Apache Kafka 4.3.1. Some defaults differ, on purpose:
+//! `flush.messages` (`log.flush.interval.messages`) is 1, `remote.storage.enable` and `remote.log.storage.system.enable` are true,
+//! connections have limits (`max.connections`, `max.connections.per.ip`), and logs are not kept in a temporary directory.
 
 mod broker_config;
+mod broker_foreign;
 mod broker_group;
 mod broker_log;
+mod broker_security;
 mod broker_server;
 pub mod client_metrics;
 mod group;
@@ -125,7 +127,8 @@ pub fn topic_configs() -> &'static [ConfigDef] {
 /// All broker settings, by name.
 pub fn broker_configs() -> &'static [ConfigDef] {
     static ALL: LazyLock<Vec<ConfigDef>> = LazyLock::new(|| {
-        let mut all: Vec<_> = [broker_group::ALL, broker_log::ALL, broker_server::ALL].into_iter().flatten().copied().collect();
+        let tables = [broker_foreign::ALL, broker_group::ALL, broker_log::ALL, broker_security::ALL, broker_server::ALL];
+        let mut all: Vec<_> = tables.into_iter().flatten().copied().collect();
         all.sort_unstable_by_key(|def| def.name);
         all
     });

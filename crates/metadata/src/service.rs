@@ -299,19 +299,27 @@ impl MetadataApi for MetadataService {
         Ok(epoch)
     }
 
-    async fn heartbeat(&self, broker: i32, epoch: i64, stopping: bool) -> Result<(), MetadataError> {
+    async fn heartbeat(&self, broker: i32, epoch: i64, stopping: bool) -> Result<Duration, MetadataError> {
         let image = self.image();
         check_broker_epoch(&image, broker, epoch)?;
-        if !stopping {
-            self.inner.sessions.lock().touch(broker, self.inner.env.clock.monotonic());
+        let lasts = self.inner.config.broker_session_timeout;
+        if !stopping && self.inner.sessions.lock().prolong(broker, self.inner.env.clock.monotonic()) {
+            return Ok(lasts);
         }
-        if stopping || image.brokers.get(&broker).is_some_and(|known| known.fenced) {
-            self.run(move |view, _| controller::heartbeat(view, broker, epoch, stopping)).await?;
-        }
-        if stopping {
-            self.inner.sessions.lock().end(broker);
-        }
-        Ok(())
+        // In turn with what fences it, so that no answer promises a session that another process may have since (I9).
+        let inner = Arc::clone(&self.inner);
+        self.run(move |view, env| {
+            let decision = controller::heartbeat(view, broker, epoch, stopping)?;
+            let mut sessions = inner.sessions.lock();
+            if stopping {
+                sessions.end(broker)
+            } else {
+                sessions.touch(broker, env.clock.monotonic())
+            }
+            Ok(decision)
+        })
+        .await?;
+        Ok(if stopping { Duration::ZERO } else { lasts })
     }
 
     async fn create_topic(&self, topic: CreateTopic) -> Result<Arc<TopicImage>, MetadataError> {

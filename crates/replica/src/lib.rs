@@ -13,6 +13,7 @@ mod produce;
 mod read_path;
 mod registration;
 mod restore;
+mod session;
 
 pub use cleaner::CleanerMetrics;
 pub use error::ReplicaError;
@@ -23,3 +24,4 @@ pub use partition::Partition;
 pub use produce::{PendingProduce, ProduceOutcome, ProducePartition};
 pub use read_path::{FetchIsolation, FetchParams, FetchPartition, FetchedPartition, FetchedSlice};
 pub use registration::register;
+pub use session::Session;

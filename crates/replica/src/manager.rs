@@ -23,6 +23,7 @@ use crate::cleaner::CleanerState;
 use crate::error::ReplicaError;
 use crate::metrics::ReplicaMetrics;
 use crate::partition::{Partition, log_config};
+use crate::session::Session;
 
 /// How long a request waits for a partition to be opened; the opening goes on behind it. With the local disk lost it needs the bucket, which
 /// may be out (I35), and a request is for other partitions, too.
@@ -96,6 +97,7 @@ pub struct ReplicaManager {
     /// `remote.log.storage.system.enable`: without, nothing goes to the bucket; what is there is served all the same.
     pub(crate) tiering_enabled: bool,
     pub(crate) metrics: ReplicaMetrics,
+    pub(crate) session: Arc<Session>,
     pub(crate) cleaner: CleanerState,
     /// Topics there were before this start, if the data directory was empty then: what they had on the local disk is gone.
     pub(crate) lost_at_start: HashSet<TopicId>,
@@ -145,6 +147,7 @@ impl ReplicaManager {
         let to_compare = if logs.has_returned() { logs.ids().into_iter().collect() } else { HashSet::new() };
         let enabled = config.broker_configs.get("remote.log.storage.system.enable");
         let tiering_enabled = enabled.is_none_or(|text| !text.trim().eq_ignore_ascii_case("false"));
+        let session = Session::new(Arc::clone(&metadata), Arc::clone(&env.clock), config.broker_id, config.broker_epoch);
         let manager = Arc::new(Self {
             config,
             env,
@@ -153,6 +156,7 @@ impl ReplicaManager {
             remote,
             tiering_enabled,
             metrics: ReplicaMetrics::default(),
+            session: Arc::new(session),
             cleaner: CleanerState::default(),
             lost_at_start,
             to_compare: Mutex::new(to_compare),
@@ -178,6 +182,11 @@ impl ReplicaManager {
     /// Waits, on the broker's clock.
     pub fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         self.env.clock.sleep(duration)
+    }
+
+    /// The session that this broker leads by: somebody has to send its heartbeats.
+    pub fn session(&self) -> &Arc<Session> {
+        &self.session
     }
 
     /// Counters for `/metrics`.

@@ -82,11 +82,11 @@ impl ReplicaManager {
                 let result = match result {
                     Ok(appended) if acks == ACKS_ALL => tokio::select! {
                         biased;
-                        result = wait_safe(appended, acks) => result,
+                        result = self.wait_safe(appended, acks) => result,
                         () = deadline => Err(ReplicaError::TimedOut),
                     },
                     // As in Kafka, the time-out is for replicas: this broker's own disk has as long as it takes.
-                    Ok(appended) if acks != ACKS_NONE => wait_safe(appended, acks).await,
+                    Ok(appended) if acks != ACKS_NONE => self.wait_safe(appended, acks).await,
                     Ok(appended) => Ok(appended.info),
                     Err(error) => Err(error),
                 };
@@ -138,7 +138,7 @@ impl ReplicaManager {
         // Opening and waiting take time: who leads is looked up now (I9), and the log refuses the epoch should it know of a newer one.
         let image = self.metadata.image();
         let state = image.partition(part.id).ok_or(ReplicaError::UnknownPartition)?;
-        if !self.leads(&image, state) {
+        if !self.leads(&image, state) || !self.session.holds() {
             return Err(ReplicaError::NotLeader);
         }
         // Never more than there are replicas, as in Kafka.
@@ -151,22 +151,24 @@ impl ReplicaManager {
         self.metrics.add_bytes_in(size);
         Ok(Appended { partition, info })
     }
-}
 
-/// Waits until the high watermark has passed the append (I3), with acks=1 until this broker has it as safely as the topic asks (so that it survives
-/// a kill, as in Kafka); or until that cannot be any more: leadership went, the topic was deleted, the disk failed.
-async fn wait_safe(appended: Appended, acks: i16) -> Result<AppendInfo, ReplicaError> {
-    let Appended { partition, info } = appended;
-    let mut offsets = partition.log().subscribe();
-    let is_safe = |offsets: &LogOffsets| {
-        let end = if acks == ACKS_ALL { offsets.high_watermark } else { offsets.ack_end };
-        end > info.last_offset
-    };
-    let waited = offsets.wait_for(|offsets| is_safe(offsets) || partition.halted().is_some()).await.map(|offsets| is_safe(&offsets));
-    match waited {
-        Ok(true) => Ok(info),
-        Ok(false) => Err(partition.halted().unwrap_or(ReplicaError::NotLeader)),
-        // The log is gone: the topic was deleted.
-        Err(_) => Err(ReplicaError::UnknownPartition),
+    /// Waits until the high watermark has passed the append (I3), with acks=1 until this broker has it as safely as the topic asks (so that it survives
+    /// a kill, as in Kafka); or until that cannot be any more: leadership went, the topic was deleted, the disk failed.
+    async fn wait_safe(&self, appended: Appended, acks: i16) -> Result<AppendInfo, ReplicaError> {
+        let Appended { partition, info } = appended;
+        let mut offsets = partition.log().subscribe();
+        let is_safe = |offsets: &LogOffsets| {
+            let end = if acks == ACKS_ALL { offsets.high_watermark } else { offsets.ack_end };
+            end > info.last_offset
+        };
+        let waited = offsets.wait_for(|offsets| is_safe(offsets) || partition.halted().is_some()).await.map(|offsets| is_safe(&offsets));
+        match waited {
+            // Another process may have the partition since, and not this record (F11).
+            Ok(true) if !self.session.holds() => Err(ReplicaError::NotLeader),
+            Ok(true) => Ok(info),
+            Ok(false) => Err(partition.halted().unwrap_or(ReplicaError::NotLeader)),
+            // The log is gone: the topic was deleted.
+            Err(_) => Err(ReplicaError::UnknownPartition),
+        }
     }
 }

@@ -102,7 +102,9 @@ fn a_produce_that_waits_for_a_deleted_topic_is_told_at_once() {
 fn a_produce_that_waits_while_leadership_goes_is_told_at_once() {
     a_waiting_produce(
         |result| matches!(result, Err(ReplicaError::NotLeader)),
-        async |node, _, _| node.metadata.heartbeat(BROKER, node.epoch, true).await.unwrap(),
+        async |node, _, _| {
+            node.metadata.heartbeat(BROKER, node.epoch, true).await.unwrap();
+        },
     );
 }
 
@@ -115,6 +117,39 @@ fn a_produce_that_waits_while_the_disk_fails_is_told_at_once() {
             fs.inject(SimFault::Sync, "/wal/", 1);
         },
     );
+}
+
+/// A broker that can't know whether it still has its session: the service may give its place away at any moment (I9, F11).
+#[test]
+fn a_broker_without_an_answer_for_a_session_takes_and_acknowledges_nothing() {
+    simulated(async {
+        let session = Duration::from_secs(90);
+        let world = World::with_sessions(1, session).await;
+        let fs = SimFs::new();
+        let node = Node::start(&world, &fs).await;
+        let id = world.topic("t", 1, &[]).await[0];
+        node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+
+        // A record is taken in time, and safe too late: there is no room for the write-ahead log.
+        fs.set_capacity(Some(0));
+        let (replicas, records) = (Arc::clone(&node.replicas), batch(NOW_MS, &[b"late"]));
+        let parts = vec![siltstone_replica::ProducePartition { id, records, origin: siltstone_log::AppendOrigin::Client }];
+        let pending = replicas.append_pending(1, LONG, parts).await;
+        let waiting = tokio::spawn(async move { replicas.acknowledged(pending).await.remove(0).result });
+        node.env.clock.sleep(session - Duration::from_secs(4)).await;
+        fs.set_capacity(None);
+        node.wait_for("the record to be safe", LONG, |_| waiting.is_finished()).await;
+        let late = waiting.await.unwrap();
+        assert!(matches!(late, Err(ReplicaError::NotLeader)), "{late:?}");
+        let refused = node.produce(id, batch(NOW_MS, &[b"refused"]), LONG).await;
+        assert!(matches!(refused, Err(ReplicaError::NotLeader)), "{refused:?}");
+        assert_eq!(world.metadata.image().partition(id).unwrap().leader, BROKER, "its image can't tell");
+        let read = node.fetch(fetch_params(1 << 20), &[(id, 0)]).await;
+        assert!(read[0].error.is_none() && read[0].size_bytes > 0, "what is committed is read all the same");
+
+        node.replicas.session().heartbeat().await.unwrap();
+        node.produce(id, batch(NOW_MS, &[b"again"]), LONG).await.unwrap();
+    });
 }
 
 /// A cold partition gets its share of a Fetch that hot ones behind it could fill, and its first batch whatever its size (KIP-74).

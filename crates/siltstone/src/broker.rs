@@ -14,7 +14,7 @@ use siltstone_kafka_server::{BoundListener, Server, ServerConfig, Services};
 use siltstone_log::{LogManager, LogManagerConfig};
 use siltstone_metadata::api::RegisterBroker;
 use siltstone_metadata::{MetadataApi, MetadataError};
-use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaError, ReplicaManager};
+use siltstone_replica::{RemoteTier, ReplicaConfig, ReplicaError, ReplicaManager, Session};
 use siltstone_tiered::{GarbageCollector, GarbageConfig, RemoteReader, RemoteReaderConfig, RemoteStore, StoreError, Uploader};
 
 use tokio::runtime::Handle;
@@ -30,6 +30,8 @@ const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long a start waits for the session of another process as this broker to end (Kafka's initial.broker.registration.timeout.ms).
 const REGISTRATION_LIMIT: Duration = Duration::from_secs(60);
+/// How often a broker without a session asks for one.
+const LAPSED_HEARTBEAT_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a stop waits for the metadata service to move leadership away: it may be gone before us.
 const HAND_BACK_LIMIT: Duration = Duration::from_secs(3);
 /// How long a stop waits for what goes on behind the requests.
@@ -37,9 +39,7 @@ const BACKGROUND_LIMIT: Duration = Duration::from_secs(5);
 
 /// A running broker. Its tasks are in groups that stop one after the other: what one needs outlives it.
 pub struct Broker {
-    id: i32,
-    epoch: i64,
-    metadata: Arc<dyn MetadataApi>,
+    session: Arc<Session>,
     logs: Arc<LogManager>,
     env: Env,
     replaced: Arc<Notify>,
@@ -90,12 +90,13 @@ impl Broker {
             Some(remote),
         );
         replicas.start();
-        metadata.heartbeat(id, epoch, false).await.map_err(|error| anyhow!("first heartbeat of broker {id}: {error}"))?;
+        let session = Arc::clone(replicas.session());
+        session.heartbeat().await.map_err(|error| anyhow!("first heartbeat of broker {id}: {error}"))?;
         let heartbeat_tasks = env.tasks.child();
         let heartbeat_ms = config.kafka_number("broker.heartbeat.interval.ms").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(2_000);
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
         let every = Duration::from_millis(heartbeat_ms);
-        let replaced = spawn_heartbeats(id, epoch, every, beating, Arc::clone(&metadata), admin.clone());
+        let replaced = spawn_heartbeats(id, every, beating, Arc::clone(&session), admin.clone());
         let disk = Arc::clone(&replicas);
         admin.serves_while(move || !disk.metrics().is_offline());
 
@@ -120,7 +121,7 @@ impl Broker {
             let _listening = listening;
             server.run().await;
         });
-        Ok(Self { id, epoch, metadata, logs, env: env.clone(), replaced, heartbeat_tasks, listener_tasks, background_tasks })
+        Ok(Self { session, logs, env: env.clone(), replaced, heartbeat_tasks, listener_tasks, background_tasks })
     }
 
     /// Waits until another process has taken this one's place: it leads nothing any more, and should stop.
@@ -130,7 +131,7 @@ impl Broker {
 
     /// Hands leadership back, closes connections within `limit`, ends what goes on behind them, flushes the logs.
     pub async fn stop(self, limit: Duration) {
-        hand_back_leadership(&*self.metadata, self.id, self.epoch, &self.heartbeat_tasks).await;
+        hand_back_leadership(&self.session, &self.heartbeat_tasks).await;
         if !self.listener_tasks.shutdown(limit).await {
             tracing::warn!("some connections did not close in time");
         }
@@ -156,11 +157,11 @@ impl Drop for Listening {
 }
 
 /// Ends the heartbeats, then says that this broker stops: nothing may follow that.
-async fn hand_back_leadership(metadata: &dyn MetadataApi, id: i32, epoch: i64, heartbeat_tasks: &Tasks) {
+async fn hand_back_leadership(session: &Session, heartbeat_tasks: &Tasks) {
     if !heartbeat_tasks.shutdown(HAND_BACK_LIMIT).await {
         tracing::warn!("the last heartbeat is still under way");
     }
-    match tokio::time::timeout(HAND_BACK_LIMIT, metadata.heartbeat(id, epoch, true)).await {
+    match tokio::time::timeout(HAND_BACK_LIMIT, session.end()).await {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::warn!(%error, "could not tell the metadata service of the stop"),
         Err(_elapsed) => tracing::warn!("the metadata service did not answer in time that this broker stops"),
@@ -306,29 +307,31 @@ fn replica_config(config: &Config, env: &Env, broker_epoch: i64, data_dir_was_em
     })
 }
 
-/// Tells the metadata service that this broker lives; once it is not this broker's any more, nobody should be sent here (`admin`).
 /// Ends the session that the broker had before this start, if it was on another data directory. Only for a broker with the metadata service in its
 /// process: the store has one process at a time, so the one before is gone, and there is no session to wait for.
 async fn end_session_before(metadata: &dyn MetadataApi, me: &RegisterBroker) -> Result<(), MetadataError> {
     let image = metadata.image();
     match image.brokers.get(&me.id) {
-        Some(known) if !known.fenced && known.directory != me.directory => metadata.heartbeat(me.id, known.epoch, true).await,
+        Some(known) if !known.fenced && known.directory != me.directory => metadata.heartbeat(me.id, known.epoch, true).await.map(|_| ()),
         _ => Ok(()),
     }
 }
 
+/// Tells the metadata service that this broker lives; once it is not this broker's any more, nobody should be sent here (`admin`).
 /// Notifies once another process has registered as this broker.
-fn spawn_heartbeats(id: i32, epoch: i64, every: Duration, env: Env, metadata: Arc<dyn MetadataApi>, admin: Admin) -> Arc<Notify> {
+fn spawn_heartbeats(id: i32, every: Duration, env: Env, session: Arc<Session>, admin: Admin) -> Arc<Notify> {
     let replaced = Arc::new(Notify::new());
     let noticed = Arc::clone(&replaced);
     env.tasks.clone().spawn("broker-heartbeat", async move {
         loop {
+            // An answer that came late is worth nothing: ask at once.
+            let pause = if session.holds() { every } else { every.min(LAPSED_HEARTBEAT_INTERVAL) };
             tokio::select! {
-                () = env.clock.sleep(every) => {}
+                () = env.clock.sleep(pause) => {}
                 () = env.tasks.stopped() => return,
             }
             // Seen to its end, so that it can't arrive after the stopping one.
-            match metadata.heartbeat(id, epoch, false).await {
+            match session.heartbeat().await {
                 Ok(()) => {}
                 Err(MetadataError::StaleBrokerEpoch) => {
                     tracing::error!(id, "another process has registered as this broker: this one leads nothing any more, and stops");
@@ -370,11 +373,12 @@ mod tests {
         let heartbeat_tasks = env.tasks.child();
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
         let admin = ready();
-        spawn_heartbeats(1, epoch, Duration::from_millis(100), beating, metadata.clone(), admin.clone());
+        let session = Arc::new(Session::new(metadata.clone(), Arc::clone(&env.clock), 1, epoch));
+        spawn_heartbeats(1, Duration::from_millis(100), beating, Arc::clone(&session), admin.clone());
         env.clock.sleep(Duration::from_secs(1)).await;
         assert!(!metadata.image().brokers[&1].fenced, "the heartbeats keep it active");
 
-        hand_back_leadership(&*metadata, 1, epoch, &heartbeat_tasks).await;
+        hand_back_leadership(&session, &heartbeat_tasks).await;
         env.clock.sleep(Duration::from_secs(5)).await;
         assert!(metadata.image().brokers[&1].fenced, "and nothing takes it back");
         assert!(admin.is_ready());
@@ -423,7 +427,8 @@ mod tests {
         };
         let epoch = metadata.register_broker(broker.clone()).await.unwrap();
         let admin = ready();
-        spawn_heartbeats(1, epoch, Duration::from_millis(100), env.clone(), metadata.clone(), admin.clone());
+        let session = Arc::new(Session::new(metadata.clone(), Arc::clone(&env.clock), 1, epoch));
+        spawn_heartbeats(1, Duration::from_millis(100), env.clone(), session, admin.clone());
         env.clock.sleep(Duration::from_secs(1)).await;
         assert!(admin.is_ready());
         metadata.heartbeat(1, epoch, true).await.unwrap();

@@ -150,13 +150,18 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
 }
 
 /// Settings of Kafka's, by how they begin, that are not served, and what to do instead.
-const NOT_SERVED: [(&str, &str); 12] = [
+const NOT_SERVED: [(&str, &str); 17] = [
     ("listeners", "--listen HOST:PORT (or `listen` in the file) says it here: leave it out"),
     ("advertised.listeners", "--advertise HOST:PORT (or `advertise` in the file) says it here: leave it out"),
     ("log.dir", "--data-dir DIR (or `data_dir` in the file) says it here: leave it out"),
     ("metadata.log.dir", "--data-dir DIR (or `data_dir` in the file) says it here: leave it out"),
     ("ssl.", "TLS is not served yet: leave it out, and keep the listener on a network that you trust"),
     ("sasl.", "SASL is not served yet: leave it out, and keep the listener on a network that you trust"),
+    ("delegation.token.", "delegation tokens are not served yet: leave it out"),
+    ("principal.builder.class", "clients have no other names than User:ANONYMOUS yet: leave it out"),
+    ("create.topic.policy.class.name", "no Java classes are loaded: leave it out"),
+    ("alter.config.policy.class.name", "no Java classes are loaded: leave it out"),
+    ("client.quota.callback.class", "no Java classes are loaded: leave it out"),
     ("listener.name.", "listeners with security settings of their own are not served yet: leave it out"),
     ("security.", "TLS and SASL are not served yet: leave it out"),
     ("controller.quorum.", "there is no Raft quorum, the metadata service keeps the cluster's state: leave it out"),
@@ -181,8 +186,7 @@ fn check_kafka(name: &str, value: &str) -> anyhow::Result<()> {
 
 /// What to do instead of giving a setting that is not served. Names that begin as one of those do, yet are served, are taken.
 fn instead_of(name: &str) -> Option<&'static str> {
-    let served = !matches!(name, "listeners" | "advertised.listeners" | "log.dir" | "log.dirs" | "metadata.log.dir")
-        && broker_configs().iter().any(|def| def.name == name);
+    let served = matches!(name, "security.inter.broker.protocol" | "log.dir.failure.timeout.ms");
     NOT_SERVED.iter().find(|(prefix, _)| !served && name.starts_with(prefix)).map(|(_, instead)| *instead)
 }
 
@@ -253,7 +257,13 @@ mod tests {
 
     #[test]
     fn settings_that_are_not_served_say_what_to_do() {
-        for name in ["ssl.keystore.location", "sasl.enabled.mechanisms", "controller.quorum.voters", "process.roles"] {
+        for name in [
+            "ssl.keystore.location",
+            "sasl.enabled.mechanisms",
+            "controller.quorum.voters",
+            "process.roles",
+            "create.topic.policy.class.name",
+        ] {
             let refusal = check_kafka(name, "x").expect_err(name).to_string();
             assert!(refusal.contains(name) && refusal.contains("leave it out"), "{refusal}");
         }

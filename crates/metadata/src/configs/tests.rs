@@ -184,3 +184,42 @@ fn group_settings_are_checked() {
     assert!(validate_group_config("share.auto.offset.reset", "tomorrow").is_err());
     assert!(validate_group_config("retention.ms", "1").is_err());
 }
+
+/// Each line: a name, its type, whether it may change while the broker runs, and `=default` unless that is null; of Kafka's own classes.
+const KAFKA: &str = include_str!("kafka-4.3.1-broker.txt");
+
+#[test]
+fn every_broker_setting_of_kafka_is_known_with_its_type_and_default() {
+    // Our own defaults, and what is refused as it would promise something.
+    let other_default =
+        ["log.dir", "log.flush.interval.messages", "max.connections", "max.connections.per.ip", "remote.log.storage.system.enable"];
+    let fixed =
+        ["config.providers", "cordoned.log.dirs", "listener.security.protocol.map", "listeners", "metric.reporters", "sasl.jaas.config"];
+    let mut known = 0;
+    for line in KAFKA.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (name, kind, dynamic) = (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+        let default = words.next().map(|default| &default[1..]);
+        let def = broker_config(name).unwrap_or_else(|| panic!("{name} is unknown"));
+        assert_eq!(format!("{:?}", def.kind).to_lowercase(), kind, "{name}");
+        assert!(def.default == default || other_default.contains(&name), "{name}: {:?}, not {default:?}", def.default);
+        assert!(def.dynamic == (dynamic == "dynamic") || fixed.contains(&name), "{name}");
+        known += 1;
+    }
+    let own: Vec<_> = broker_configs().iter().filter(|def| def.internal).map(|def| def.name).collect();
+    assert_eq!(own, ["allow.everyone.if.no.acl.found", "super.users"], "of the authorizer");
+    assert_eq!(broker_configs().len(), known + own.len(), "and none that Kafka does not list");
+}
+
+#[test]
+fn settings_of_security_change_where_kafka_lets_them() {
+    let cluster =
+        "Cannot update these configs at default cluster level, broker id must be specified: [sasl.kerberos.min.time.before.relogin]";
+    assert_eq!(validate_dynamic_broker_config("sasl.kerberos.min.time.before.relogin", "58000"), Ok(()));
+    assert_eq!(validate_cluster_default("sasl.kerberos.min.time.before.relogin", "58000").unwrap_err(), cluster);
+    assert_eq!(
+        validate_dynamic_broker_config("ssl.keystore.password", "secret").unwrap_err(),
+        "These security configs can be dynamically updated only per-listener using the listener prefix: [ssl.keystore.password]"
+    );
+    assert!(broker_config("ssl.keystore.password").unwrap().sensitive());
+}

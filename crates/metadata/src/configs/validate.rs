@@ -188,18 +188,38 @@ pub(crate) fn validate_dynamic_broker_config(name: &str, text: &str) -> Result<(
     if !def.dynamic {
         return Err(format!("Cannot update these configs dynamically: [{name}]"));
     }
+    if PER_LISTENER.contains(&name) {
+        return Err(format!("These security configs can be dynamically updated only per-listener using the listener prefix: [{name}]"));
+    }
     value(def, text)
 }
 
-/// Settings that belong to one broker, never to all.
+/// Settings that belong to one listener.
+const PER_LISTENER: [&str; 10] = [
+    "ssl.key.password",
+    "ssl.keystore.certificate.chain",
+    "ssl.keystore.key",
+    "ssl.keystore.location",
+    "ssl.keystore.password",
+    "ssl.keystore.type",
+    "ssl.truststore.certificates",
+    "ssl.truststore.location",
+    "ssl.truststore.password",
+    "ssl.truststore.type",
+];
+
+/// Settings that belong to one broker, never to all; and those of TLS and SASL.
 const PER_BROKER: [&str; 4] = ["advertised.listeners", "broker.rack", "listener.security.protocol.map", "listeners"];
 
 /// Checks a broker setting that is to change for all brokers while running.
 pub(crate) fn validate_cluster_default(name: &str, text: &str) -> Result<(), String> {
+    let refusal = format!("Cannot update these configs at default cluster level, broker id must be specified: [{name}]");
     if PER_BROKER.contains(&name) {
-        return Err(format!("Cannot update these configs at default cluster level, broker id must be specified: [{name}]"));
+        return Err(refusal);
     }
-    validate_dynamic_broker_config(name, text)
+    validate_dynamic_broker_config(name, text)?;
+    let is_security = name.starts_with("ssl.") || name.starts_with("sasl.") || name == "principal.builder.class";
+    if is_security { Err(refusal) } else { Ok(()) }
 }
 
 /// Checks a setting of a subscription to clients' metrics (KIP-714).

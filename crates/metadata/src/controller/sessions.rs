@@ -21,6 +21,15 @@ impl Sessions {
         self.deadlines.insert(broker, now.saturating_add(self.timeout));
     }
 
+    /// A sign of life within a session prolongs it. False if it is over, or there is none: then the broker is fenced, or about to be.
+    pub(crate) fn prolong(&mut self, broker: i32, now: Duration) -> bool {
+        let is_alive = self.deadlines.get(&broker).is_some_and(|deadline| now < *deadline);
+        if is_alive {
+            self.touch(broker, now);
+        }
+        is_alive
+    }
+
     /// A broker was fenced.
     pub(crate) fn end(&mut self, broker: i32) {
         self.deadlines.remove(&broker);

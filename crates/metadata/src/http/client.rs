@@ -19,8 +19,8 @@ use siltstone_common::{Env, TopicId, TopicIdPartition};
 use tokio::sync::watch;
 
 use super::{
-    Administer, AllocateProducerIds, AlterConfigs, AlterIsr, CLUSTER_HEADER, CreatePartitions, Done, Garbage, Heartbeat, ImageSnapshot,
-    IsrAltered, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered,
+    Administer, AllocateProducerIds, AlterConfigs, AlterIsr, CLUSTER_HEADER, CreatePartitions, Done, Garbage, Heartbeat, HeartbeatTaken,
+    ImageSnapshot, IsrAltered, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered,
 };
 use crate::acls::{AclBinding, AclBindingFilter};
 use crate::api::{AdminChange, ConfigOp, ConfigResource, CreateTopic, MetadataApi, MetadataError, RegisterBroker};
@@ -296,9 +296,10 @@ impl MetadataApi for HttpMetadata {
         self.inner.call::<Registered>(Method::POST, "/v1/brokers", &broker, true).await.map(|registered| registered.epoch)
     }
 
-    async fn heartbeat(&self, broker: i32, epoch: i64, stopping: bool) -> Result<(), MetadataError> {
+    async fn heartbeat(&self, broker: i32, epoch: i64, stopping: bool) -> Result<Duration, MetadataError> {
         let path = format!("/v1/brokers/{broker}/heartbeat");
-        self.inner.call::<Done>(Method::POST, &path, &Heartbeat { epoch, stopping }, true).await.map(|_| ())
+        let taken = self.inner.call::<HeartbeatTaken>(Method::POST, &path, &Heartbeat { epoch, stopping }, true).await?;
+        Ok(Duration::from_millis(taken.session_ms))
     }
 
     async fn create_topic(&self, topic: CreateTopic) -> Result<Arc<TopicImage>, MetadataError> {

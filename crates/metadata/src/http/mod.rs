@@ -5,7 +5,7 @@
 //! | `GET /v1/image` | the whole image |
 //! | `GET /v1/watch?after=REVISION&wait_ms=N` | steps of the image after a revision, as soon as there are any, else `[]` after N ms; 410 when they are not kept any more |
 //! | `POST /v1/brokers` | registers a broker: `{"epoch"}` |
-//! | `POST /v1/brokers/ID/heartbeat` | `{"epoch", "stopping"}` |
+//! | `POST /v1/brokers/ID/heartbeat` | `{"epoch", "stopping"}`: `{"session_ms"}`, how long the session lasts |
 //! | `POST /v1/topics` | makes a topic |
 //! | `DELETE /v1/topics/TOPIC` | deletes a topic, by id |
 //! | `POST /v1/topics/TOPIC/partitions` | `{"count", "assignments", "validate_only"}` |
@@ -130,6 +130,11 @@ struct Heartbeat {
     epoch: i64,
     #[serde(default)]
     stopping: bool,
+}
+
+#[derive(Serialize, Deserialize)]
+struct HeartbeatTaken {
+    session_ms: u64,
 }
 
 #[derive(Serialize, Deserialize)]

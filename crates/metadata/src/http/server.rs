@@ -17,7 +17,7 @@ use siltstone_common::{TopicId, TopicIdPartition};
 
 use super::{
     Administer, AllocateProducerIds, AlterConfigs, AlterIsr, AtQuery, BODY_BYTES_MAX, CLUSTER_HEADER, CreatePartitions, Done, Garbage,
-    Heartbeat, ImageSnapshot, IsrAltered, ListQuery, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered, WatchQuery,
+    Heartbeat, HeartbeatTaken, ImageSnapshot, IsrAltered, ListQuery, ProducerIds, REVISION_HEADER, RaiseLogStart, Registered, WatchQuery,
 };
 use crate::api::{MetadataApi, MetadataError};
 use crate::segments::SegmentRow;
@@ -204,8 +204,8 @@ async fn register_broker(State(service): Service, body: Body) -> Reply {
 
 async fn heartbeat(State(service): Service, id: Result<Path<i32>, PathRejection>, body: Body) -> Reply {
     let Heartbeat { epoch, stopping } = parse(body)?;
-    service.heartbeat(path(id)?, epoch, stopping).await?;
-    done(&service, &Done {})
+    let lasts = service.heartbeat(path(id)?, epoch, stopping).await?;
+    done(&service, &HeartbeatTaken { session_ms: u64::try_from(lasts.as_millis()).unwrap_or(u64::MAX) })
 }
 
 async fn create_topic(State(service): Service, body: Body) -> Reply {

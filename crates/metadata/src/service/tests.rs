@@ -275,7 +275,7 @@ async fn scenario(service: &MetadataService) -> Result<(), MetadataError> {
     let set = ConfigOp::Set("min.insync.replicas".into(), "2".into());
     service.alter_configs(ConfigResource::Topic("kept".into()), vec![set], false).await?;
     let epoch = service.register_broker(RegisterBroker { clean_shutdown: false, ..broker(1) }).await?;
-    service.heartbeat(1, epoch, false).await
+    service.heartbeat(1, epoch, false).await.map(|_| ())
 }
 
 #[tokio::test]

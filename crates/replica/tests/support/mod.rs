@@ -70,6 +70,11 @@ pub struct World {
 
 impl World {
     pub async fn new(seed: u64) -> Self {
+        Self::with_sessions(seed, LONG * 1_000).await
+    }
+
+    /// Where a broker is fenced after so long without a heartbeat.
+    pub async fn with_sessions(seed: u64, broker_session_timeout: Duration) -> Self {
         let env = Env::simulated(seed, Arc::new(SimFs::new()));
         let clock = Arc::new(JumpingClock { inner: Arc::clone(&env.clock), ahead_ms: AtomicI64::new(0) });
         let env = Env { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..env };
@@ -77,7 +82,7 @@ impl World {
         let bucket_env = Env { entropy: Arc::new(SmallEntropy::seeded(seed ^ 0xb0c4e7)), ..env.clone() };
         let bucket = TestBucket::new(bucket_env);
         let config = MetadataServiceConfig {
-            broker_session_timeout: LONG * 1_000,
+            broker_session_timeout,
             index_objects: Some(Arc::new(remote_store(&bucket, &env))),
             segment_rows_kept: 6,
             segment_fold_rows: 8,
@@ -204,7 +209,7 @@ impl Node {
         env.tasks.spawn("bucket-gc", collector.run());
         let replicas = ReplicaManager::new(config, env.clone(), Arc::clone(&metadata), Arc::clone(&logs), Some(tier));
         replicas.start();
-        metadata.heartbeat(BROKER, epoch, false).await.map_err(|error| error.to_string())?;
+        replicas.session().heartbeat().await.map_err(|error| error.to_string())?;
         Ok(Self { env, log_env, replicas, logs, metadata, epoch })
     }
 
@@ -221,7 +226,7 @@ impl Node {
 
     /// A clean stop, as a broker does it.
     pub async fn stop(self) -> Result<(), String> {
-        self.metadata.heartbeat(BROKER, self.epoch, true).await.map_err(|error| error.to_string())?;
+        self.replicas.session().end().await.map_err(|error| error.to_string())?;
         assert!(self.env.tasks.shutdown(LONG).await, "every task ends");
         let closed = self.logs.close().map_err(|error| error.to_string());
         self.kill().await;
