@@ -8,6 +8,7 @@
 //! # Cancellation
 //! Dropping the manager ends its loops without a flush, as a kill would. [`LogManager::close`] is the clean stop.
 
+mod delete;
 pub(crate) mod flusher;
 pub(crate) mod identity;
 mod recovery;
@@ -16,14 +17,14 @@ pub(crate) mod scan;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use siltstone_common::{Env, TopicIdPartition, fault};
+use siltstone_common::{Env, TopicIdPartition};
 use uuid::Uuid;
 
 use crate::error::LogError;
 use crate::manager::identity::Identity;
 use crate::manifest::record::Record;
 use crate::partition::{LogConfig, PartitionLog, Recovered};
-use crate::shared::{ListenerSlot, Shared, segments_dir};
+use crate::shared::{ListenerSlot, Shared};
 
 /// Logs that are synced at the same time by a clean stop: a disk takes many syncs at once, and who stops us does not wait for ever.
 const CLOSING_AT_ONCE: usize = 16;
@@ -105,6 +106,7 @@ impl LogManager {
         if let Some(log) = self.get(id) {
             return Ok(log);
         }
+        self.shared.finish_deletion(id)?;
         let recovered = self.shared.recovered.lock().get(&id).cloned();
         let covered_sequence = self.shared.wal.next_sequence() - 1;
         let log = PartitionLog::open(id, Arc::clone(&self.shared), config, recovered.unwrap_or_default(), covered_sequence)?;
@@ -124,49 +126,14 @@ impl LogManager {
         self.shared.logs.read().get(&id).cloned()
     }
 
-    /// All partitions with a local log, opened or not.
+    /// All partitions with a local log, opened or not, or with something left of one.
     pub fn ids(&self) -> Vec<TopicIdPartition> {
         let mut ids: Vec<_> = self.shared.logs.read().keys().copied().collect();
         ids.extend(self.shared.recovered.lock().keys().copied());
+        ids.extend(self.shared.deleting.lock().iter().copied());
         ids.sort_unstable();
         ids.dedup();
         ids
-    }
-
-    /// Removes a partition's log. Blocks.
-    ///
-    /// # Errors
-    /// [`LogError::Io`]; the log takes no appends any more, it is gone or whole after a restart, and the removal is to be tried again.
-    pub fn delete(&self, id: TopicIdPartition) -> Result<(), LogError> {
-        let _changing = self.shared.changing.lock();
-        let log = self.get(id);
-        if log.is_none() && !self.shared.recovered.lock().contains_key(&id) {
-            return Ok(());
-        }
-        if let Some(log) = &log {
-            log.mark_deleted();
-        }
-        let fs = &self.shared.env.fs;
-        let dir = self.shared.partition_dir(id);
-        let doomed = dir.with_extension("deleted");
-        let failed = |error| LogError::io(&dir, error);
-        if fs.exists(&dir) {
-            fs.rename(&dir, &doomed).map_err(failed)?;
-            fs.sync_dir(&segments_dir(&self.shared.config.dir)).map_err(failed)?;
-        }
-        fault::point("delete.renamed").map_err(failed)?;
-        let covered_sequence = self.shared.wal.next_sequence() - 1;
-        // Still known until it is removed, but with nothing to it.
-        if let Some(recovered) = self.shared.recovered.lock().get_mut(&id) {
-            *recovered = Recovered { void_sequence: covered_sequence, ..Recovered::default() };
-        }
-        self.shared.append_manifest(&mut |out| out.push(Record::Removed { id, covered_sequence }))?;
-        if fs.exists(&doomed) {
-            fs.remove_dir_all(&doomed).map_err(failed)?;
-        }
-        self.shared.logs.write().remove(&id);
-        self.shared.recovered.lock().remove(&id);
-        Ok(())
     }
 
     /// The id that the directory got when it was made: who takes it elsewhere, or puts another in its place, is noticed by it.

@@ -1,6 +1,6 @@
 //! What all logs of a data directory have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -85,6 +85,8 @@ pub(crate) struct Shared {
     pub(crate) logs: RwLock<BTreeMap<TopicIdPartition, Arc<PartitionLog>>>,
     /// What recovery found of logs that were not opened yet.
     pub(crate) recovered: Mutex<BTreeMap<TopicIdPartition, Recovered>>,
+    /// Deleted logs of which something is left.
+    pub(crate) deleting: Mutex<BTreeSet<TopicIdPartition>>,
     pub(crate) identity: Mutex<Identity>,
     /// Serialises creation, opening and deletion of logs.
     pub(crate) changing: Mutex<()>,

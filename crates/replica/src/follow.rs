@@ -153,7 +153,7 @@ impl ReplicaManager {
         }
         let logs = Arc::clone(&self.logs);
         if let Some(Err(error)) = self.env.tasks.blocking(move || logs.delete(id)).await {
-            tracing::error!(%id, %error, "could not remove the log of a deleted partition");
+            tracing::error!(%id, %error, "could not remove the log of a deleted partition: it is tried again");
         }
         if let Err(error) = self.compared(id).await {
             tracing::warn!(%error, "could not note that all logs are compared: the next start does it again");

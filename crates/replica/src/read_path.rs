@@ -253,14 +253,15 @@ impl ReplicaManager {
         }
         match self.read_with_aborted(partition, offset, (part.max_bytes.min(budget), first, upper_bound), &mut answer).await {
             Ok(()) => {}
-            // Local retention passed between the look at the offsets and the read.
+            // Local retention passed between the look at the offsets and the end of the read.
             Err(ReadError::NotLocal { .. }) => reserve(),
             Err(error) => answer.error = Some(read_error(error)),
         }
         answer
     }
 
-    /// Reads, and with `read_committed` lists the aborted transactions of what was read; again if compaction passes in between.
+    /// Reads, and with `read_committed` lists the aborted transactions of what was read; again if compaction passes in between. If retention does,
+    /// what was read counts for nothing: it is not local any more.
     async fn read_with_aborted(
         &self,
         partition: &Arc<Partition>,

@@ -1,8 +1,9 @@
 //! How a broker presents itself: which data directory it comes with, and what that means for what the directory holds.
 //!
 //! A broker's data directory is disposable, so there may have been several in turn: a volume on one machine, an empty one on another, the first
-//! again. Metadata knows which one registered last. If it is not this one, others wrote in between: the directory is marked as returned, durably
-//! and before it registers itself, and each partition is compared with the bucket before it is used (I30: see `adopt_remote`).
+//! again. Metadata knows which one registered last, until the broker is unregistered. Unless it is this one, others may have written in between: the
+//! directory is marked as returned, durably and before it registers itself, and each partition is compared with the bucket before it is used (I30: see
+//! `adopt_remote`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,10 +46,14 @@ pub async fn register(
 async fn note_return(env: &Env, metadata: &dyn MetadataApi, logs: &Arc<LogManager>, broker: &RegisterBroker) -> Result<(), ReplicaError> {
     let image = metadata.image();
     let last = image.brokers.get(&broker.id).map(|known| known.directory);
-    if last.is_none_or(|last| last.is_nil() || last == broker.directory) || logs.has_returned() || logs.ids().is_empty() {
+    if last.is_some_and(|last| last.is_nil() || last == broker.directory) || logs.has_returned() || logs.ids().is_empty() {
         return Ok(());
     }
-    tracing::warn!(broker = broker.id, "another data directory has been in this one's place: comparing what is here with the bucket");
+    tracing::warn!(
+        broker = broker.id,
+        was_unregistered = last.is_none(),
+        "another data directory may have been in this one's place: comparing what is here with the bucket"
+    );
     let logs = Arc::clone(logs);
     match env.tasks.blocking(move || logs.set_returned(true)).await {
         Some(result) => result.map_err(|error| ReplicaError::Storage(error.to_string())),

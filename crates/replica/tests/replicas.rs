@@ -9,7 +9,7 @@ use std::time::Duration;
 use siltstone_common::TopicIdPartition;
 use siltstone_common::fs::SimFs;
 use siltstone_common::fs::sim::SimFault;
-use siltstone_metadata::api::{ConfigOp, ConfigResource};
+use siltstone_metadata::api::{AdminChange, ConfigOp, ConfigResource};
 use siltstone_replica::{FetchParams, ReplicaError};
 use support::*;
 
@@ -312,57 +312,65 @@ fn a_process_that_was_replaced_leads_nothing_any_more() {
     });
 }
 
-/// I6, I30: a data directory that comes back after another one has taken its place yields to what that one has uploaded.
+/// I6, I30: a data directory that comes back after another one has taken its place yields to what that one has uploaded, also if metadata forgot
+/// the broker meanwhile.
 #[test]
 fn a_disk_that_returns_yields_to_what_the_bucket_has() {
-    simulated(async {
-        let world = World::new(1).await;
-        let old = SimFs::new();
+    for unregistered in [false, true] {
+        simulated(a_disk_returns(unregistered));
+    }
+}
+
+async fn a_disk_returns(unregistered: bool) {
+    let world = World::new(1).await;
+    let old = SimFs::new();
+    let node = Node::start(&world, &old).await;
+    let id = world.topic("t", 1, &TIERED).await[0];
+    let untouched = world.topic("u", 1, &TIERED).await[0];
+    tier(&node, id).await;
+    tier(&node, untouched).await;
+    node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
+    let uploaded = node.replicas.opened(id).unwrap().remote().remote_end;
+    world.bucket.faults.lock().denied = true;
+    for value in 0..40u8 {
+        node.produce(id, batch(NOW_MS, &[&[value; 400]]), LONG).await.unwrap();
+    }
+    node.produce(untouched, batch(NOW_MS, &[b"mine"]), LONG).await.unwrap();
+    let untouched_end = node.replicas.opened(untouched).unwrap().offsets().log_end;
+    node.kill().await;
+    *world.bucket.faults.lock() = bucket::Faults::default();
+
+    let node = Node::start(&world, &SimFs::new()).await;
+    node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+    for value in 0..9u8 {
+        let at = node.produce(id, batch(NOW_MS, &[&[100 + value; 900]]), LONG).await.unwrap();
+        assert!(at.last_offset >= uploaded);
+    }
+    node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
+    let remote_end = node.replicas.opened(id).unwrap().remote().remote_end;
+    assert!(remote_end > uploaded + 3);
+    node.kill().await;
+    if unregistered {
+        world.metadata.administer(AdminChange::UnregisterBroker(BROKER), false).await.unwrap();
+    }
+
+    let old = old.kill();
+    for life in 0..2 {
         let node = Node::start(&world, &old).await;
-        let id = world.topic("t", 1, &TIERED).await[0];
-        let untouched = world.topic("u", 1, &TIERED).await[0];
-        tier(&node, id).await;
-        tier(&node, untouched).await;
+        node.wait_for("the partitions", LONG, |node| [id, untouched].iter().all(|id| node.replicas.opened(*id).is_some())).await;
+        assert!(!node.logs.has_returned(), "compared once, in life {life}");
+        let partition = node.replicas.opened(id).unwrap();
+        let params = FetchParams { max_wait: LONG, ..fetch_params(900) };
+        let answer = node.fetch(params, &[(id, uploaded)]).await.remove(0);
+        assert!(answer_records(&answer)[0].2 == [100; 900], "what the bucket has is the log");
+        let at = node.produce(id, batch(NOW_MS, &[&[7; 900]]), LONG).await.unwrap();
+        assert!(at.last_offset == remote_end + life, "{at:?}");
         node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
-        let uploaded = node.replicas.opened(id).unwrap().remote().remote_end;
-        world.bucket.faults.lock().denied = true;
-        for value in 0..40u8 {
-            node.produce(id, batch(NOW_MS, &[&[value; 400]]), LONG).await.unwrap();
-        }
-        node.produce(untouched, batch(NOW_MS, &[b"mine"]), LONG).await.unwrap();
-        let untouched_end = node.replicas.opened(untouched).unwrap().offsets().log_end;
-        node.kill().await;
-        *world.bucket.faults.lock() = bucket::Faults::default();
-
-        let node = Node::start(&world, &SimFs::new()).await;
-        node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
-        for value in 0..9u8 {
-            let at = node.produce(id, batch(NOW_MS, &[&[100 + value; 900]]), LONG).await.unwrap();
-            assert!(at.last_offset >= uploaded);
-        }
-        node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
-        let remote_end = node.replicas.opened(id).unwrap().remote().remote_end;
-        assert!(remote_end > uploaded + 3);
-        node.kill().await;
-
-        let old = old.kill();
-        for life in 0..2 {
-            let node = Node::start(&world, &old).await;
-            node.wait_for("the partitions", LONG, |node| [id, untouched].iter().all(|id| node.replicas.opened(*id).is_some())).await;
-            assert!(!node.logs.has_returned(), "compared once, in life {life}");
-            let partition = node.replicas.opened(id).unwrap();
-            let params = FetchParams { max_wait: LONG, ..fetch_params(900) };
-            let answer = node.fetch(params, &[(id, uploaded)]).await.remove(0);
-            assert!(answer_records(&answer)[0].2 == [100; 900], "what the bucket has is the log");
-            let at = node.produce(id, batch(NOW_MS, &[&[7; 900]]), LONG).await.unwrap();
-            assert!(at.last_offset == remote_end + life, "{at:?}");
-            node.wait_for("uploads", LONG, |node| node.replicas.upload_lag_bytes() == 0).await;
-            assert!(partition.remote().remote_end >= remote_end);
-            let kept = node.replicas.opened(untouched).unwrap().offsets().log_end;
-            assert_eq!(kept, untouched_end, "what nobody else wrote to stays, with the tail that only this disk has");
-            node.stop().await.unwrap();
-        }
-    });
+        assert!(partition.remote().remote_end >= remote_end);
+        let kept = node.replicas.opened(untouched).unwrap().offsets().log_end;
+        assert_eq!(kept, untouched_end, "what nobody else wrote to stays, with the tail that only this disk has");
+        node.stop().await.unwrap();
+    }
 }
 
 /// KIP-950: what is in the bucket stays and is served, nothing more goes there, and what did not go is deleted by age all the same.

@@ -138,6 +138,9 @@ fn round(shared: &Arc<Shared>, ticked: bool) -> Result<(), LogError> {
     if !to_seal.is_empty() {
         outcome = outcome.and(shared.checkpoint(&to_seal));
     }
+    if ticked {
+        outcome = outcome.and(shared.finish_deletions());
+    }
     if ticked || !to_seal.is_empty() {
         outcome = outcome.and(shared.trim_wal());
     }

@@ -75,6 +75,7 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
         listener: OnceLock::new(),
         logs: RwLock::default(),
         recovered: Mutex::new(found),
+        deleting: Mutex::default(),
         identity: Mutex::new(identity),
         changing: Mutex::default(),
         inflating: Mutex::default(),

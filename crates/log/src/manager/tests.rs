@@ -4,6 +4,7 @@ use siltstone_common::fs::sim::SimFault;
 use siltstone_common::fs::{FileSystem, SimFs};
 
 use super::*;
+use crate::shared::segments_dir;
 use crate::testing::*;
 use crate::wal::entry::EntryHeader;
 
@@ -288,15 +289,73 @@ async fn a_removal_that_failed_is_not_taken_for_done() {
         // The manifest has taken no room ahead yet.
         fs.set_capacity(Some(0));
         assert!(process.manager.delete(id(0)).is_err());
+        assert_eq!(process.manager.ids(), [id(0)]);
         fs.set_capacity(None);
-        process.manager.delete(id(0)).unwrap();
+        wait_for(|| process.manager.ids().is_empty()).await;
         assert_eq!(fs.read_dir(&segments_dir(Path::new(DIR))).unwrap(), Vec::new());
-        assert_eq!(process.manager.ids(), Vec::new());
         let killed = fs.kill();
         process.kill().await;
         let process = Process::start(config(Path::new(DIR)), &sim_env(&killed));
         assert_eq!((process.report.partitions, process.log(0, &small_segments()).offsets().log_end), (0, 0));
     }
+}
+
+/// The full disk is why somebody deletes a topic.
+#[tokio::test(start_paused = true)]
+async fn a_removal_that_fails_for_long_does_not_keep_the_wal() {
+    for open in [true, false] {
+        let fs = SimFs::new();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &LogConfig::default());
+        append_values(&log, 0..10);
+        acknowledged(&log).await;
+        log.flush().unwrap();
+        drop(log);
+        let fs = fs.kill();
+        process.kill().await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        if open {
+            process.log(0, &LogConfig::default());
+        }
+        fs.inject(SimFault::Name, ".deleted", 1000);
+        assert!(process.manager.delete(id(0)).is_err());
+        let busy = process.log(1, &LogConfig::default());
+        let value = vec![b'v'; 10_000];
+        for _ in 0..400 {
+            tokio::time::timeout(std::time::Duration::from_secs(60), busy.ready()).await.expect("the WAL goes on");
+            append(&busy, &value);
+            acknowledged(&busy).await;
+        }
+        assert!(!busy.is_offline());
+        assert_eq!(process.manager.ids(), [id(0), id(1)]);
+    }
+}
+
+/// The background, an upload or an opening may have the log in hand while its topic is deleted.
+#[tokio::test(start_paused = true)]
+async fn what_still_works_on_a_log_that_was_deleted_takes_nothing_offline() {
+    let fs = SimFs::new();
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let (log, other) = (process.log(0, &small_segments()), process.log(1, &LogConfig::default()));
+    abort_one(&other, 0);
+    acknowledged(&other).await;
+    other.roll(true).unwrap();
+    let snapshot = other.uploadable(0, 1).unwrap().remove(0).producer_snapshot;
+    append_values(&log, 0..20);
+    acknowledged(&log).await;
+    // Files whose names are not durable yet, and a segment that waits to be sealed.
+    log.flush().unwrap();
+    process.manager.delete(id(0)).unwrap();
+    process.manager.shared.checkpoint(std::slice::from_ref(&log)).unwrap();
+    log.reset_to(0, 60, Vec::new(), &snapshot).unwrap();
+    log.raise_log_start(5).unwrap();
+    log.truncate_to(3).unwrap();
+    log.delete_local_below(10).unwrap();
+    log.roll(true).unwrap();
+    assert!(!log.is_offline());
+    assert!(!fs.exists(&segment_path(0)) && process.manager.ids() == [id(1)]);
+    append(&other, b"goes on");
+    acknowledged(&other).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -853,6 +912,26 @@ async fn aborted_transactions_are_looked_for_no_further_than_they_may_lie_and_re
     fs.inject(SimFault::Open, ".txnindex", 100);
     assert_eq!(log.aborted_transactions(0, 2).unwrap().len(), 1, "from memory, and nothing of the segments behind it");
     assert!(log.aborted_transactions(0, 8).is_err());
+}
+
+/// I19: what retention takes between a read and the look-up of its aborted transactions.
+#[tokio::test(start_paused = true)]
+async fn aborted_transactions_of_what_is_not_here_any_more_are_not_said_to_be_none() {
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&SimFs::new()));
+    let log = process.log(0, &LogConfig::default());
+    for sequence in 0..2 {
+        abort_one(&log, sequence);
+        acknowledged(&log).await;
+        log.roll(true).unwrap();
+    }
+    let read = log.read(0, 1 << 20, true, 4).unwrap();
+    assert_eq!(log.aborted_in(0, &read).unwrap().unwrap().len(), 2);
+    log.raise_log_start(1).unwrap();
+    assert_eq!(log.aborted_in(0, &read).unwrap().unwrap().len(), 2, "the segment is still here");
+    log.delete_local_below(2).unwrap();
+    assert!(matches!(log.aborted_in(1, &read), Err(crate::ReadError::NotLocal { local_start: 2 })));
+    assert!(matches!(log.aborted_in(0, &read), Err(crate::ReadError::OutOfRange { start: 1, .. })));
+    assert_eq!(log.aborted_in(2, &read).unwrap().unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::read::load;
+use super::read::{check_range, load};
 use super::{LogRead, PartitionLog};
 use crate::batch::{BatchHeader, Compression, batches};
 use crate::error::ReadError;
@@ -23,7 +23,8 @@ impl PartitionLog {
     /// Aborted transactions that overlap `[from, to)`, from local segments. Blocks on the disk.
     ///
     /// # Errors
-    /// [`ReadError::Io`] and [`ReadError::Corrupt`].
+    /// [`ReadError::NotLocal`] and [`ReadError::OutOfRange`] if the segments do not reach down to `from` any more, [`ReadError::Io`] and
+    /// [`ReadError::Corrupt`].
     pub fn aborted_transactions(&self, from: i64, to: i64) -> Result<Vec<AbortedTxn>, ReadError> {
         let (aborted, _) = self.aborted_and_cleanings(from, to)?;
         Ok(aborted)
@@ -33,7 +34,7 @@ impl PartitionLog {
     /// must be of one state of the log, so the data has to be read again. Blocks on the disk.
     ///
     /// # Errors
-    /// [`ReadError::Io`] and [`ReadError::Corrupt`].
+    /// As [`PartitionLog::aborted_transactions`].
     pub fn aborted_in(&self, from: i64, read: &LogRead) -> Result<Option<Vec<AbortedTxn>>, ReadError> {
         match self.aborted_and_cleanings(from, read.next_offset) {
             Ok((aborted, cleanings)) => Ok((cleanings == read.cleanings).then_some(aborted)),
@@ -51,6 +52,10 @@ impl PartitionLog {
     fn aborted_and_cleanings(&self, from: i64, to: i64) -> Result<(Vec<AbortedTxn>, u64), ReadError> {
         let (cleanings, names, in_memory) = {
             let state = self.state.lock();
+            if state.segments.front().is_some_and(|first| first.base_offset > from) {
+                // Retention passed: what the segments that went had to say is in the bucket.
+                check_range(&state, from)?;
+            }
             let with_aborts = || state.segments.iter().filter(|segment| segment.has_aborts && segment.end_offset > from);
             let names: Vec<SegmentName> = with_aborts().filter(|segment| segment.is_sealed()).map(Segment::name).collect();
             let in_memory: Vec<AbortedTxn> =

@@ -307,7 +307,7 @@ impl PartitionLog {
     pub fn reset_to(&self, log_start: i64, offset: i64, epochs: Vec<EpochEntry>, producer_snapshot: &[u8]) -> Result<(), LogError> {
         let mut io = self.io.lock();
         let last_epoch = epochs.last().map(|entry| entry.epoch);
-        let reaches = |state: &LogState| state.reaches(offset, last_epoch);
+        let reaches = |state: &LogState| state.deleted || state.reaches(offset, last_epoch);
         let (is_done, unrecorded) = {
             let state = self.state.lock();
             (reaches(&state), state.unrecorded)
@@ -378,9 +378,10 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Refuses appends and flushes from now on.
+    /// Refuses appends and flushes from now on. Whoever still has the log in hand changes nothing on the disk any more: its directory goes.
     pub(crate) fn mark_deleted(&self) {
-        let _io = self.io.lock();
+        let mut io = self.io.lock();
+        *io = IoState::default();
         let mut state = self.state.lock();
         state.deleted = true;
         state.incarnation += 1;

@@ -185,7 +185,7 @@ impl PartitionLog {
 }
 
 /// I1: below the log start or above the end is out of range, below the local start is elsewhere.
-fn check_range(state: &LogState, offset: i64) -> Result<(), ReadError> {
+pub(super) fn check_range(state: &LogState, offset: i64) -> Result<(), ReadError> {
     let offsets = &state.offsets;
     if offset < offsets.log_start || offset > offsets.log_end {
         return Err(ReadError::OutOfRange { offset, start: offsets.log_start, end: offsets.log_end });
