@@ -317,7 +317,9 @@ impl Cleaning {
         // Should no timestamp be left, it is as old as what it was made of.
         let age = |segment: &Segment| if segment.max_timestamp_ms >= 0 { segment.max_timestamp_ms } else { segment.first_append_ms };
         let first_append_ms = old.iter().map(age).max().unwrap_or(-1);
-        let empty = Segment { generation: first.generation + 1, first_append_ms, ..Segment::new(first.base_offset) };
+        // Above that of all it is made of: what is left of these is known by it.
+        let generation = old.iter().map(|segment| segment.generation).max().unwrap_or(0) + 1;
+        let empty = Segment { generation, first_append_ms, ..Segment::new(first.base_offset) };
         self.note_aborted(first)?;
         let reader = self.open(first, 0)?;
         let env = self.log.env();

@@ -50,7 +50,10 @@ impl ReplicaManager {
     }
 
     async fn keep_local(&self, log: &Arc<PartitionLog>, extent: &RemoteExtent) -> Result<(), ReplicaError> {
-        let (log, start) = (Arc::clone(log), extent.log_start.min(log.offsets().log_end));
+        let offsets = log.offsets();
+        // What is neither here nor in the bucket was lost to damage: the log begins behind it.
+        let begin = if extent.segments == 0 { offsets.local_start } else { 0 };
+        let (log, start) = (Arc::clone(log), extent.log_start.max(begin).min(offsets.log_end));
         self.local_work(move || log.raise_log_start(start)).await
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use siltstone_common::TopicIdPartition;
-use siltstone_common::fs::SimFs;
 use siltstone_common::fs::sim::SimFault;
+use siltstone_common::fs::{FileSystem, SimFs};
 use siltstone_metadata::api::{AdminChange, ConfigOp, ConfigResource};
 use siltstone_replica::{FetchParams, ReplicaError};
 use support::*;
@@ -309,6 +309,31 @@ fn a_process_that_was_replaced_leads_nothing_any_more() {
         first.env.clock.sleep(Duration::from_secs(60)).await;
         assert_eq!(world.bucket.objects.lock().len(), objects, "and uploads nothing");
         second.produce(id, batch(NOW_MS, &[b"second"]), LONG).await.unwrap();
+    });
+}
+
+/// F27: what of a log is only in the bucket stays part of it.
+#[test]
+fn without_the_manifest_the_log_still_begins_in_the_bucket() {
+    simulated(async {
+        let world = World::new(1).await;
+        let fs = SimFs::new();
+        let node = Node::start(&world, &fs).await;
+        let id = world.topic("t", 1, &TIERED).await[0];
+        tier(&node, id).await;
+        let end = node.produce(id, batch(NOW_MS, &[b"tail"]), LONG).await.unwrap().last_offset + 1;
+        node.stop().await.unwrap();
+        let fs = fs.kill();
+        fs.remove_file("/data/manifest".as_ref()).unwrap();
+
+        let node = Node::start(&world, &fs).await;
+        node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+        let offsets = node.replicas.opened(id).unwrap().offsets();
+        assert!((offsets.log_start, offsets.log_end) == (0, end) && offsets.local_start > 0, "{offsets:?}");
+        for offset in [0, end - 1] {
+            let answer = node.fetch(FetchParams { max_wait: LONG, ..fetch_params(900) }, &[(id, offset)]).await.remove(0);
+            assert_eq!(answer_records(&answer)[0].0, offset);
+        }
     });
 }
 

@@ -174,7 +174,7 @@ impl Recovery<'_> {
         let dir = wal_dir(&self.config.dir);
         let skip = loaded.closed.is_some();
         let fs = Arc::clone(&self.env.fs);
-        let mut headless = BTreeSet::new();
+        let mut headless = BTreeMap::new();
         let replayed = replay(fs.as_ref(), &dir, loaded.first_live_sequence, skip, &mut |header, payload| {
             self.take_entry(loaded, header, payload, &mut headless);
             Ok(())
@@ -184,8 +184,8 @@ impl Recovery<'_> {
         }
         self.report.quarantined.extend(replayed.damage.iter().cloned());
         if !replayed.damage.is_empty() {
-            // Damage, not a reset that was never recorded, may be what took their begin.
-            self.report.quarantined.extend(headless.iter().map(|id| format!("the write-ahead log's records of {id}, whose begin is gone")));
+            let gone = |(id, offset)| format!("the write-ahead log's records of {id} below offset {offset}");
+            self.report.quarantined.extend(headless.into_iter().map(gone));
         }
         // What was written but not synced before a kill counts as acknowledged from now on.
         for full in &replayed.full {
@@ -195,10 +195,10 @@ impl Recovery<'_> {
         Ok(replayed)
     }
 
-    fn take_entry(&mut self, loaded: &Loaded, header: &EntryHeader, payload: Bytes, headless: &mut BTreeSet<TopicIdPartition>) {
+    fn take_entry(&mut self, loaded: &Loaded, header: &EntryHeader, payload: Bytes, headless: &mut BTreeMap<TopicIdPartition, i64>) {
         let void_sequence = loaded.removed.get(&header.id).copied().unwrap_or(0);
         let covered = self.found.get(&header.id).and_then(|found| found.record.as_ref()).map_or(0, |record| record.covered_sequence);
-        if header.sequence <= covered.max(void_sequence) || headless.contains(&header.id) || self.gone.contains(&header.id) {
+        if header.sequence <= covered.max(void_sequence) || self.gone.contains(&header.id) {
             return;
         }
         let Ok(first) = BatchHeader::parse(&payload) else {
@@ -206,9 +206,8 @@ impl Recovery<'_> {
             return;
         };
         if !self.found.contains_key(&header.id) && first.base_offset > 0 {
-            tracing::warn!(id = %header.id, offset = first.base_offset, "the begin of a log is gone: what the write-ahead log has of it is left out");
-            headless.insert(header.id);
-            return;
+            tracing::warn!(id = %header.id, offset = first.base_offset, "what is here of a log begins with the write-ahead log: the bucket may have what comes before");
+            headless.insert(header.id, first.base_offset);
         }
         self.report.wal_batches += batches(&payload).count() as u64;
         let found = self.found.entry(header.id).or_insert_with(|| Recovered { void_sequence, ..Recovered::default() });

@@ -36,25 +36,28 @@ pub(super) fn scan(fs: &dyn FileSystem, id: TopicIdPartition, dir: &Path) -> Res
     let mut scan = Scan { fs, dir, epochs: LeaderEpochCache::default(), producers: ProducerStates::default(), quarantined: Vec::new() };
     let mut segments: Vec<SegmentRecord> = Vec::new();
     for (at, name) in names.iter().enumerate() {
-        let next_base = names.get(at + 1).map_or(i64::MAX, |next| next.base_offset);
-        if segments.last().is_some_and(|last| last.generation > 0 && name.base_offset <= last.last_offset) {
+        if segments.last().is_some_and(|last| last.generation > name.generation && name.base_offset <= last.last_offset) {
             // Merged into the one before, and left by a kill before its removal.
             fs.remove_file(&path_of(dir, *name, FileKind::Log)).map_err(failed)?;
             continue;
         }
-        segments.extend(scan.segment(*name, next_base).map_err(failed)?);
+        let later = &names[at + 1..];
+        // What lies further down may have been merged into this one.
+        let next_base = later.iter().find(|next| next.generation >= name.generation).map_or(i64::MAX, |next| next.base_offset);
+        let is_active = later.is_empty() && name.generation == 0;
+        segments.extend(scan.segment(*name, next_base, is_active).map_err(failed)?);
     }
     fs.sync_dir(dir).map_err(failed)?;
-    let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
-        // All that was here may be in the bucket: nothing says where the log begins.
+    let Some(last) = segments.last() else {
+        // All that was here may be in the bucket.
         return Ok(Scanned { record: None, quarantined: scan.quarantined });
     };
-    let (log_start, end_offset) = (first.base_offset, last.last_offset + 1);
     let record = PartitionRecord {
         id,
         covered_sequence: 0,
-        log_start,
-        end_offset,
+        // What lies below the first segment may be in the bucket: metadata knows where the log begins.
+        log_start: 0,
+        end_offset: last.last_offset + 1,
         snapshot_offset: -1,
         epochs: scan.epochs.entries().to_vec(),
         cleaned_end: 0,
@@ -73,8 +76,7 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     /// Takes the batches below `next_base`: a file may be longer than what was sealed.
-    fn segment(&mut self, name: SegmentName, next_base: i64) -> io::Result<Option<SegmentRecord>> {
-        let is_last = next_base == i64::MAX;
+    fn segment(&mut self, name: SegmentName, next_base: i64, is_active: bool) -> io::Result<Option<SegmentRecord>> {
         let path = path_of(self.dir, name, FileKind::Log);
         let file = self.fs.open(&path, OpenMode::ReadWrite)?;
         let len = file.len()?;
@@ -102,7 +104,7 @@ impl Scan<'_> {
             return Ok(None);
         }
         file.sync_all()?;
-        if !is_last {
+        if !is_active {
             self.write_beside(&segment)?;
         }
         let size_bytes = segment.size_bytes;
@@ -110,7 +112,7 @@ impl Scan<'_> {
         let synced_end = segment.end_offset;
         let record =
             Segment { synced_bytes: size_bytes, synced_end, has_aborts, first_append_ms: segment.max_timestamp_ms, ..segment }.record();
-        Ok(Some(SegmentRecord { sealed: !is_last, indexed: false, ..record }))
+        Ok(Some(SegmentRecord { sealed: !is_active, indexed: false, ..record }))
     }
 
     /// Takes the next batch, or says what is wrong with it.
@@ -146,16 +148,16 @@ impl Scan<'_> {
     }
 
     fn write_beside(&self, segment: &Segment) -> io::Result<()> {
-        let write = |offset: i64, kind: FileKind, bytes: &[u8]| -> io::Result<()> {
-            let file = self.fs.open(&path_of(self.dir, offset, kind), OpenMode::Truncate)?;
+        let write = |name: SegmentName, kind: FileKind, bytes: &[u8]| -> io::Result<()> {
+            let file = self.fs.open(&path_of(self.dir, name, kind), OpenMode::Truncate)?;
             file.write_all_at(bytes, 0)?;
             file.sync_all()
         };
-        write(segment.base_offset, FileKind::Index, &encode_index(&segment.index))?;
+        write(segment.name(), FileKind::Index, &encode_index(&segment.index))?;
         if !segment.aborted.is_empty() {
-            write(segment.base_offset, FileKind::Aborted, &encode_aborted(&segment.aborted))?;
+            write(segment.name(), FileKind::Aborted, &encode_aborted(&segment.aborted))?;
         }
-        write(segment.end_offset, FileKind::Snapshot, &self.producers.snapshot(segment.end_offset))
+        write(segment.end_offset.into(), FileKind::Snapshot, &self.producers.snapshot(segment.end_offset))
     }
 }
 
@@ -220,6 +222,11 @@ pub(super) fn check_files(fs: &dyn FileSystem, dir: &Path, record: &mut Partitio
         if is_unfinished || is_log && !lost.iter().any(|path| path.ends_with(&entry.name)) && !record.segments.iter().any(is_known) {
             fs.remove_file(&dir.join(&entry.name))?;
         }
+    }
+    for path in lost.iter_mut().filter(|path| fs.exists(path)) {
+        let aside = path.with_extension("log.corrupt");
+        fs.rename(path, &aside)?;
+        *path = aside;
     }
     Ok(lost)
 }

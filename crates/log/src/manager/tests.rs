@@ -278,6 +278,69 @@ async fn files_that_could_not_be_removed_go_later() {
     }
 }
 
+/// True if the partition's directory has no segment that is not part of the log.
+fn only_segments_of(log: &PartitionLog, fs: &SimFs) -> bool {
+    let entries = fs.read_dir(&segments_dir(Path::new(DIR)).join(id(0).to_string())).unwrap();
+    let names = entries.iter().filter_map(|entry| crate::segment::SegmentName::parse(&entry.name));
+    let bases = bases(log);
+    names.map(|name| name.base_offset).all(|base| bases.contains(&base))
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_that_were_taken_out_go_though_it_failed_first() {
+    type Change = fn(&PartitionLog) -> Result<(), LogError>;
+    let changes: [Change; 3] = [
+        |log| log.truncate_to(30),
+        |log| log.reset_to(0, 200, Vec::new(), &[]),
+        |log| {
+            log.raise_high_watermark(100);
+            log.delete_local_below(60).map(drop)
+        },
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        for full in [true, false] {
+            let fs = filled(true).await;
+            let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+            let log = process.log(0, &small_segments());
+            if full {
+                // The manifest has taken no room ahead yet.
+                fs.set_capacity(Some(0));
+            } else {
+                fs.inject(SimFault::Name, ".log", 1);
+            }
+            assert!(change(&log).is_err(), "change {at}, full {full}");
+            assert!(!only_segments_of(&log, &fs));
+            fs.set_capacity(None);
+            wait_for(|| only_segments_of(&log, &fs)).await;
+        }
+        let fs = filled(true).await;
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        fs.inject(SimFault::Name, ".log", 1000);
+        assert!(change(&log).is_err());
+        drop(log);
+        process.stop().await;
+        let fs = fs.kill();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        assert!(process.report.clean);
+        assert!(only_segments_of(&process.log(0, &small_segments()), &fs), "change {at}, after a clean stop");
+    }
+}
+
+/// A round of the background may come with a record that is older than what was taken out.
+#[tokio::test(start_paused = true)]
+async fn no_file_goes_that_the_manifest_has() {
+    let fs = filled(true).await;
+    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+    let log = process.log(0, &small_segments());
+    log.raise_high_watermark(100);
+    // The manifest has taken no room ahead yet.
+    fs.set_capacity(Some(0));
+    assert!(log.delete_local_below(60).is_err());
+    assert!(log.remove_doomed().is_err());
+    assert!(fs.exists(&segment_path(0)));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_removal_that_failed_is_not_taken_for_done() {
     for open in [true, false] {
@@ -432,6 +495,30 @@ async fn a_bad_batch_is_set_aside_by_a_scan_and_the_rest_is_served() {
     let bad = contents_until_error(&log);
     assert!(bad > second && bad < third, "{second} {bad} {third}");
     assert!(matches!(log.read(bad, 100, true, 100), Err(crate::ReadError::NotLocal { local_start }) if local_start == third));
+}
+
+/// F27: of what a cleaned segment was made of, any may be left by a loss of power.
+#[tokio::test(start_paused = true)]
+async fn a_scan_takes_a_cleaned_segment_whole_whatever_is_left_of_what_it_was_made_of() {
+    for left in 0..8u32 {
+        let fs = filled(true).await;
+        let bases_before = bases_on(&fs).await;
+        let fs = fs.kill();
+        let merged = &bases_before[..3];
+        let bytes: Vec<u8> = merged.iter().flat_map(|base| crate::segment::read_whole(&fs, &segment_path(*base)).unwrap()).collect();
+        let cleaned = segment_path(0).with_extension("1.log");
+        fs.open(&cleaned, siltstone_common::fs::OpenMode::CreateNew).unwrap().write_all_at(&bytes, 0).unwrap();
+        for (at, base) in merged.iter().enumerate().filter(|(at, _)| left & 1 << at == 0) {
+            fs.remove_file(&segment_path(*base)).unwrap_or_else(|error| panic!("{at}: {error}"));
+        }
+        fs.remove_file(&crate::shared::manifest_path(Path::new(DIR))).unwrap();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        assert_eq!(process.report.quarantined, Vec::<String>::new(), "left {left:03b}");
+        let log = process.log(0, &small_segments());
+        assert_eq!(contents(&log, 0, 300), values(0..100), "left {left:03b}");
+        assert_eq!(bases(&log)[..2], [0, bases_before[3]]);
+        assert!(merged.iter().all(|base| !fs.exists(&segment_path(*base))));
+    }
 }
 
 /// Reads from the beginning; the offset that can't be read.
@@ -787,6 +874,14 @@ fn damage_batch(fs: &SimFs, base_offset: i64, nth: usize) {
     fs.flip_bit(&segment_path(base_offset), position as u64 + 16, 5).unwrap();
 }
 
+/// Without snapshots all segments are read.
+fn remove_snapshots(fs: &SimFs) {
+    let dir = segments_dir(Path::new(DIR)).join(id(0).to_string());
+    for entry in fs.read_dir(&dir).unwrap().iter().filter(|entry| entry.name.ends_with(".snapshot")) {
+        fs.remove_file(&dir.join(&entry.name)).unwrap();
+    }
+}
+
 /// Opens the directory, looks at the first offsets of its segments, and kills the process.
 async fn bases_on(fs: &SimFs) -> Vec<i64> {
     let process = Process::start(config(Path::new(DIR)), &sim_env(fs));
@@ -819,11 +914,7 @@ async fn segments_behind_a_damaged_one_stay() {
     let fs = filled(false).await;
     let bases_before = bases_on(&fs).await;
     let (damaged, next, active) = (bases_before[3], bases_before[4], *bases_before.last().unwrap());
-    let dir = segments_dir(Path::new(DIR)).join(id(0).to_string());
-    // Without snapshots all segments are read.
-    for entry in fs.read_dir(&dir).unwrap().iter().filter(|entry| entry.name.ends_with(".snapshot")) {
-        fs.remove_file(&dir.join(&entry.name)).unwrap();
-    }
+    remove_snapshots(&fs);
     damage_batch(&fs, damaged, 1);
     let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
     let log = process.log(0, &small_segments());
@@ -845,6 +936,31 @@ async fn segments_behind_a_damaged_one_stay() {
     }
 }
 
+/// The process ends before the manifest says what is left of a damaged segment.
+#[tokio::test(start_paused = true)]
+async fn what_is_good_of_a_damaged_segment_stays_whenever_the_process_ends() {
+    let fs = filled(false).await;
+    let bases_before = bases_on(&fs).await;
+    let (damaged, next) = (bases_before[3], bases_before[4]);
+    let mut fs = fs.kill();
+    remove_snapshots(&fs);
+    damage_batch(&fs, damaged, 1);
+    let len = fs.open(&segment_path(damaged), siltstone_common::fs::OpenMode::Read).unwrap().len().unwrap();
+    for life in 0..3 {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        fs.inject(SimFault::Write, "manifest", 10);
+        let log = process.log(0, &small_segments());
+        assert_eq!(contents_until_error(&log), damaged + 1, "life {life}");
+        assert_eq!(contents(&log, next, 300), values(next..100));
+        let aside = segment_path(damaged).with_extension(format!("log.corrupt-{}", damaged + 1));
+        assert_eq!(fs.open(&aside, siltstone_common::fs::OpenMode::Read).unwrap().len().unwrap(), len, "all of it is kept");
+        drop(log);
+        let killed = fs.kill();
+        process.kill().await;
+        fs = killed;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_damage_to_the_active_segment_no_offset_is_given_twice_whatever_is_recorded_next() {
     let fs = filled(false).await;
@@ -862,35 +978,83 @@ async fn after_damage_to_the_active_segment_no_offset_is_given_twice_whatever_is
     assert_eq!(contents_until_error(&log), active + 1);
 }
 
+/// F27: the rest may be in the bucket, whoever knows that says where the log begins.
 #[tokio::test(start_paused = true)]
-async fn without_manifest_and_segments_the_log_does_not_begin_at_zero_with_later_records() {
+async fn without_manifest_and_segments_what_the_wal_has_is_kept() {
     let fs = filled(true).await;
     let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
     let log = process.log(0, &small_segments());
     log.roll(true).unwrap();
     log.raise_high_watermark(100);
     log.delete_local_below(100).unwrap();
-    append_values(&log, 100..101);
+    append_values(&log, 100..103);
     acknowledged(&log).await;
     drop(log);
     let fs = fs.kill();
     process.kill().await;
     fs.remove_file(&crate::shared::manifest_path(Path::new(DIR))).unwrap();
-    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
-    let log = process.log(0, &small_segments());
-    let offsets = log.offsets();
-    // Without it the tier says where the log goes on.
-    assert!(offsets.log_end == 0 || offsets.local_start == 100, "{offsets:?}");
+    for end in [103, 104] {
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &small_segments());
+        let offsets = log.offsets();
+        assert_eq!((offsets.log_start, offsets.local_start, offsets.log_end), (0, 100, end));
+        assert_eq!(contents(&log, 100, 300), values(100..end));
+        assert!(matches!(log.read(99, 100, true, 103), Err(crate::ReadError::NotLocal { local_start: 100 })));
+        append_values(&log, end..end + 1);
+        acknowledged(&log).await;
+        drop(log);
+        process.stop().await;
+    }
+}
+
+/// A record that begins a transaction.
+fn begin_transaction(log: &PartitionLog, producer_id: i64, sequence: i32) {
+    let mut builder = crate::records::BatchBuilder::new(crate::batch::Compression::None).producer(producer_id, 0, sequence, true);
+    builder.record(0, None, Some(b"gone"), &[]);
+    let guard = log.begin_verification((producer_id, 0), sequence, false).unwrap();
+    log.append_as_leader(builder.build(), 1, crate::AppendOrigin::VerifiedClient(guard)).unwrap();
+}
+
+fn abort_transaction(log: &PartitionLog, producer_id: i64) {
+    let marker = crate::producers::EndTxnMarker { commit: false, coordinator_epoch: 1 }.to_batch(producer_id, 0, 0);
+    log.append_as_leader(marker, 1, crate::AppendOrigin::Marker { transaction_version: 0 }).unwrap();
 }
 
 /// A transaction that is aborted: record, marker.
 fn abort_one(log: &PartitionLog, sequence: i32) {
-    let mut builder = crate::records::BatchBuilder::new(crate::batch::Compression::None).producer(7, 0, sequence, true);
-    builder.record(0, None, Some(b"gone"), &[]);
-    let guard = log.begin_verification((7, 0), sequence, false).unwrap();
-    log.append_as_leader(builder.build(), 1, crate::AppendOrigin::VerifiedClient(guard)).unwrap();
-    let marker = crate::producers::EndTxnMarker { commit: false, coordinator_epoch: 1 }.to_batch(7, 0, 0);
-    log.append_as_leader(marker, 1, crate::AppendOrigin::Marker { transaction_version: 0 }).unwrap();
+    begin_transaction(log, 7, sequence);
+    abort_transaction(log, 7);
+}
+
+/// I19, F27.
+#[tokio::test(start_paused = true)]
+async fn aborted_transactions_are_found_though_their_lists_and_the_snapshots_are_gone() {
+    for begin_is_here in [true, false] {
+        let fs = SimFs::new();
+        let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
+        let log = process.log(0, &LogConfig::default());
+        for segment in 0..3 {
+            match segment {
+                0 => begin_transaction(&log, 8, 0),
+                1 => abort_one(&log, 0),
+                _ => abort_transaction(&log, 8),
+            }
+            acknowledged(&log).await;
+            log.roll(true).unwrap();
+        }
+        assert_eq!(bases(&log), [0, 1, 3, 4]);
+        if !begin_is_here {
+            log.delete_local_below(1).unwrap();
+        }
+        let damaged: &[i64] = if begin_is_here { &[1, 3] } else { &[1] };
+        for base in damaged {
+            fs.remove_file(&segment_path(*base).with_extension("txnindex")).unwrap();
+            fs.remove_file(&segment_path(*base).with_extension("snapshot")).unwrap();
+        }
+        let producers = |from, to| -> Vec<i64> { log.aborted_transactions(from, to).unwrap().iter().map(|txn| txn.producer_id).collect() };
+        assert_eq!(producers(1, 3), [7, 8], "begin is here: {begin_is_here}");
+        assert_eq!(producers(3, 4), [8]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

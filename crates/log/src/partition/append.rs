@@ -38,7 +38,7 @@ impl PartitionLog {
         if let Some(duplicate) = check_producers(&state, &valid, origin)? {
             return Ok(duplicate);
         }
-        state.keep_append_time_order(&mut valid);
+        state.keep_append_time_order(&mut valid, self.shared.env.clock.now_ms());
         let first_offset = state.offsets.log_end;
         let next_offset = valid.assign_offsets(first_offset, leader_epoch);
         if next_offset > first_offset {
@@ -218,11 +218,11 @@ impl LogState {
         self.offsets.log_end = log_start;
     }
 
-    /// Append times do not go back: whoever took its time first may come last (recompression takes long).
-    fn keep_append_time_order(&mut self, valid: &mut ValidatedBatches) {
+    /// Append times go back only if the clock does: whoever took its time first may come last (recompression takes long), and takes it anew.
+    fn keep_append_time_order(&mut self, valid: &mut ValidatedBatches, now_ms: i64) {
         if valid.log_append_time_ms >= 0 {
             if valid.log_append_time_ms < self.last_stamped_ms {
-                valid.set_log_append_time(self.last_stamped_ms);
+                valid.set_log_append_time(now_ms);
             }
             self.last_stamped_ms = valid.log_append_time_ms;
         }
@@ -279,13 +279,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn append_times_do_not_go_back() {
+    fn append_times_go_back_only_with_the_clock() {
         let config = Arc::new(LogConfig { log_append_time: true, ..LogConfig::default() });
         let mut state = LogState::empty(Arc::clone(&config), 0, 0);
-        // The second took its time first and comes last.
-        for (now_ms, stamped_ms) in [(2_000, 2_000), (1_000, 2_000), (3_000, 3_000)] {
-            let mut valid = validate(crate::testing::batch(0, &[b"v"]), AppendOrigin::Client, &config, now_ms).unwrap();
-            state.keep_append_time_order(&mut valid);
+        // The second took its time first and comes last; then the clock jumps and is put right (F38).
+        for (validated_ms, now_ms, stamped_ms) in
+            [(2_000, 2_001, 2_000), (1_000, 2_002, 2_002), (9_000, 9_001, 9_000), (3_000, 3_001, 3_001), (3_002, 3_003, 3_002)]
+        {
+            let mut valid = validate(crate::testing::batch(0, &[b"v"]), AppendOrigin::Client, &config, validated_ms).unwrap();
+            state.keep_append_time_order(&mut valid, now_ms);
             let header = BatchHeader::parse(&valid.records).unwrap();
             assert_eq!((header.max_timestamp, valid.log_append_time_ms), (stamped_ms, stamped_ms));
             assert_eq!(valid.headers, [header]);

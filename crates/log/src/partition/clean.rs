@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use siltstone_common::Env;
 use siltstone_common::fs::File;
-use siltstone_common::{Env, fault};
 
 use super::PartitionLog;
 use super::state::LogState;
@@ -129,23 +129,19 @@ impl PartitionLog {
     }
 
     /// Puts `cleaned`, complete on disk, in the place of `old`, and removes the files of these; false, and nothing changes, if they are not
-    /// all there any more. After an error it is in their place, too, but a restart may find them again. Readers in between have either. Blocks.
+    /// all there any more. After an error it is in their place, too, and the background goes on, but a restart may find them again. Readers in
+    /// between have either. Blocks.
     pub(crate) fn replace_segments(&self, old: &[Segment], cleaned: Segment) -> Result<bool, LogError> {
-        let _io = self.io.lock();
+        let mut io = self.io.lock();
         {
             let mut state = self.state.lock();
             if !state.exchange(old, cleaned) {
                 return Ok(false);
             }
         }
+        io.doomed.extend_from_slice(old);
         self.record_in_manifest()?;
-        fault::point("clean.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
-        let merged_end = old.last().map_or(0, |last| last.end_offset);
-        for segment in old {
-            // The snapshot at the end of the cleaned segment stays its own.
-            let snapshot = if segment.end_offset < merged_end { segment.end_offset } else { -1 };
-            self.remove_files(segment, snapshot)?;
-        }
+        self.remove_doomed_files(&mut io, "clean.recorded")?;
         Ok(true)
     }
 

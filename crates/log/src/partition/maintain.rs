@@ -150,28 +150,38 @@ impl PartitionLog {
             return Ok(0);
         }
         let freed_bytes = io.doomed.iter().map(|segment| segment.size_bytes).sum();
-        let removed = self.record_in_manifest().and_then(|()| {
-            fault::point("retention.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
-            self.remove_doomed_locked(&mut io)
-        });
+        self.record_in_manifest()?;
+        self.remove_doomed_files(&mut io, "retention.recorded")?;
+        Ok(freed_bytes)
+    }
+
+    /// Tries again to remove the files of segments that are no longer part of the log. Blocks.
+    pub(crate) fn remove_doomed(&self) -> Result<(), LogError> {
+        let mut io = self.io.lock();
+        if io.doomed.is_empty() {
+            return Ok(());
+        }
+        // What the manifest has may be older than the list.
+        self.record_in_manifest()?;
+        self.remove_doomed_files(&mut io, "doomed.recorded")
+    }
+
+    /// Removes the files of segments that are no longer part of the log, once the manifest does not have them any more; what fails is tried again
+    /// by the background. `point` is the fail point before.
+    pub(super) fn remove_doomed_files(&self, io: &mut IoState, point: &str) -> Result<(), LogError> {
+        let mut remove = || {
+            fault::point(point).map_err(|error| LogError::io(&self.dir(), error))?;
+            while let Some(segment) = io.doomed.last() {
+                self.remove_files(segment)?;
+                io.doomed.pop();
+            }
+            Ok(())
+        };
+        let removed = remove();
         if let (Err(_), Ok(me)) = (&removed, self.me()) {
             self.shared.flusher.try_again(&me);
         }
-        removed.map(|()| freed_bytes)
-    }
-
-    /// Removes the files of segments that were dropped, once the manifest does not have them any more. Blocks.
-    pub(crate) fn remove_doomed(&self) -> Result<(), LogError> {
-        self.remove_doomed_locked(&mut self.io.lock())
-    }
-
-    fn remove_doomed_locked(&self, io: &mut IoState) -> Result<(), LogError> {
-        while let Some(segment) = io.doomed.last() {
-            // The snapshot where the local log now begins stays: what is here gives the state only from there on (I17).
-            self.remove_files(segment, segment.base_offset)?;
-            io.doomed.pop();
-        }
-        Ok(())
+        removed
     }
 
     /// Removes everything at or above `offset` (I15). A batch that straddles it goes as a whole. Blocks.
@@ -188,17 +198,16 @@ impl PartitionLog {
             };
             let config = Arc::clone(&self.state.lock().config);
             let fresh = super::open::state_from_record(&self.shared, self.id, config, &record)?;
-            let Some(removed) = self.replace_state(fresh, |state| state.offsets.log_end == log_end) else {
+            if !self.replace_state(fresh, &mut io, |state| state.offsets.log_end == log_end) {
                 continue;
-            };
+            }
             self.record_in_manifest()?;
-            fault::point("truncate.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
             if let Some((name, len)) = cut {
                 let path = self.path(name, FileKind::Log);
                 let cut = || self.shared.env.fs.open(&path, OpenMode::ReadWrite)?.set_len(len);
                 cut().map_err(|error| self.shared.failed(&path, error))?;
             }
-            return removed.iter().try_for_each(|segment| self.remove_files(segment, segment.end_offset));
+            return self.remove_doomed_files(&mut io, "truncate.recorded");
         }
     }
 
@@ -270,11 +279,11 @@ impl PartitionLog {
         offsets.into_iter().filter(there).max().unwrap_or(-1)
     }
 
-    /// Puts `fresh` in place of the state, if `may` still says so of that; the segments whose files have to go.
-    fn replace_state(&self, fresh: LogState, may: impl FnOnce(&LogState) -> bool) -> Option<Vec<Segment>> {
+    /// Puts `fresh` in place of the state, if `may` still says so of that; the files of segments that it does not have are to go.
+    fn replace_state(&self, fresh: LogState, io: &mut IoState, may: impl FnOnce(&LogState) -> bool) -> bool {
         let mut state = self.state.lock();
         if !may(&state) {
-            return None;
+            return false;
         }
         let old = std::mem::replace(&mut *state, fresh);
         state.incarnation = old.incarnation + 1;
@@ -290,7 +299,8 @@ impl PartitionLog {
         for segment in &old.segments {
             self.shared.files.forget(self.id, segment.name());
         }
-        Some(old.segments.into_iter().filter(|segment| !kept(segment)).collect())
+        io.doomed.extend(old.segments.into_iter().filter(|segment| !kept(segment)));
+        true
     }
 
     /// True if the log reaches `offset` with a record of the last of `epochs` before it: then all before is the same, too (I16).
@@ -330,12 +340,11 @@ impl PartitionLog {
         fresh.epochs = LeaderEpochCache::from_entries(epochs);
         fresh.durable_log_start = log_start;
         fresh.set_log_start(log_start);
-        let Some(removed) = self.replace_state(fresh, |state| !reaches(state)) else {
+        if !self.replace_state(fresh, &mut io, |state| !reaches(state)) {
             return Ok(());
-        };
+        }
         self.record_in_manifest()?;
-        fault::point("reset.recorded").map_err(|error| LogError::io(&self.dir(), error))?;
-        removed.iter().try_for_each(|segment| self.remove_files(segment, segment.end_offset))
+        self.remove_doomed_files(&mut io, "reset.recorded")
     }
 
     /// Appends the partition's record to the manifest.
@@ -355,21 +364,14 @@ impl PartitionLog {
         Ok(())
     }
 
-    /// Removes the files of a segment that is no longer part of the log, and a producer snapshot. They may be missing.
-    pub(super) fn remove_files(&self, segment: &Segment, snapshot_offset: i64) -> Result<(), LogError> {
+    /// Removes the files of a segment that is no longer part of the log, and the producer snapshots at its ends unless the log has a use for them:
+    /// what is here gives the state only from where it now begins on (I17). They may be missing.
+    fn remove_files(&self, segment: &Segment) -> Result<(), LogError> {
         self.shared.files.forget(self.id, segment.name());
-        let names = [
-            (segment.name(), FileKind::Log),
-            (segment.name(), FileKind::Index),
-            (segment.name(), FileKind::Aborted),
-            (snapshot_offset.into(), FileKind::Snapshot),
-        ];
-        let keep_snapshot = self.state.lock().snapshot_offset;
-        for (name, kind) in names {
-            let path = self.path(name, kind);
-            if kind == FileKind::Snapshot && name.base_offset == keep_snapshot {
-                continue;
-            }
+        let beside = [FileKind::Log, FileKind::Index, FileKind::Aborted].map(|kind| self.path(segment.name(), kind));
+        let is_kept = |at: &i64| self.state.lock().needs_snapshot(*at);
+        let snapshots = [segment.base_offset, segment.end_offset].into_iter().filter(|at| !is_kept(at));
+        for path in beside.into_iter().chain(snapshots.map(|at| self.path(at, FileKind::Snapshot))) {
             match self.shared.env.fs.remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LogError::io(&path, error)),
                 _ => {}

@@ -59,7 +59,7 @@ impl PartitionLog {
         let config = Arc::new(config);
         let mut state = match &recovered.record {
             Some(record) => state_from_record(&shared, id, config, record)?,
-            None => LogState::empty(config, 0, if recovered.entries.is_empty() { covered_sequence } else { recovered.void_sequence }),
+            None => state_from_entries(config, &recovered, covered_sequence),
         };
         let mut chunks = Vec::new();
         for (sequence, bytes) in recovered.entries {
@@ -84,8 +84,8 @@ impl PartitionLog {
 }
 
 impl PartitionLog {
-    /// Removes what stands beside segments that are not there any more: a kill came between the removals, or a clean stop saved more than is
-    /// needed since. Best effort.
+    /// Removes segments that are no part of the log, and what stands beside segments that are not there any more: a stop came before or between the
+    /// removals, or a clean one saved more than is needed since. Best effort.
     fn remove_leftovers(&self) {
         let fs = self.shared.env.fs.as_ref();
         let dir = self.dir();
@@ -97,6 +97,7 @@ impl PartitionLog {
             let beside = |segment: &Segment| {
                 let name = segment.name();
                 [
+                    path_of(&dir, name, FileKind::Log),
                     path_of(&dir, name, FileKind::Index),
                     path_of(&dir, name, FileKind::Aborted),
                     path_of(&dir, segment.base_offset, FileKind::Snapshot),
@@ -106,7 +107,7 @@ impl PartitionLog {
             let newest = path_of(&dir, state.snapshot_offset, FileKind::Snapshot);
             state.segments.iter().flat_map(beside).chain([newest]).collect()
         };
-        let is_beside = |name: &str| [".index", ".txnindex", ".snapshot"].iter().any(|ending| name.ends_with(ending));
+        let is_beside = |name: &str| [".log", ".index", ".txnindex", ".snapshot"].iter().any(|ending| name.ends_with(ending));
         for path in entries.iter().filter(|entry| is_beside(&entry.name)).map(|entry| dir.join(&entry.name)) {
             if !known.contains(&path)
                 && let Err(error) = fs.remove_file(&path)
@@ -115,6 +116,18 @@ impl PartitionLog {
             }
         }
     }
+}
+
+/// The state of a log without segments, before what the WAL brings. That may not be its begin: the bucket may have what comes before.
+fn state_from_entries(config: Arc<LogConfig>, recovered: &Recovered, covered_sequence: u64) -> LogState {
+    let first = recovered.entries.first().and_then(|(_, bytes)| BatchHeader::parse(bytes).ok());
+    let Some(first) = first else {
+        return LogState::empty(config, 0, covered_sequence);
+    };
+    let mut state = LogState::empty(config, first.base_offset, recovered.void_sequence);
+    state.durable_log_start = 0;
+    state.set_log_start(0);
+    state
 }
 
 /// The batches of an entry that lie at or above `log_end`.
@@ -293,8 +306,8 @@ impl Loader<'_> {
         }
     }
 
-    /// Sets a damaged segment file aside, cuts what is not good of it, and seals the rest (I37): it is never the active segment again. If this
-    /// fails, nothing is lost and it can be tried again.
+    /// Copies a damaged segment file aside and seals what is good of it (I37): it is never the active segment again. The file stays as long as it is: as
+    /// long as the manifest has the segment as it was, after a failure or a kill, all of this is done again.
     fn quarantine(&self, known: &SegmentRecord, good: Segment, reason: &str) -> io::Result<Option<Segment>> {
         let path = path_of(self.dir, known.name(), FileKind::Log);
         let aside = path.with_extension(format!("log.corrupt-{}", good.end_offset));
@@ -310,16 +323,14 @@ impl Loader<'_> {
             }
             return Ok(None);
         }
-        let file = self.fs.open(&path, OpenMode::ReadWrite)?;
-        copy(self.fs, &path, &aside, file.len()?)?;
+        let len = self.fs.open(&path, OpenMode::Read)?.len()?;
+        copy(self.fs, &path, &aside, len)?;
         self.write_beside(known, FileKind::Index, &encode_index(&good.index))?;
         let has_aborts = if known.sealed { known.has_aborts } else { !good.aborted.is_empty() };
         if has_aborts && !known.sealed {
             self.write_beside(known, FileKind::Aborted, &encode_aborted(&good.aborted))?;
         }
         self.fs.sync_dir(self.dir)?;
-        file.set_len(good.size_bytes)?;
-        file.sync_all()?;
         let sealed = SegmentRecord {
             last_offset: good.end_offset - 1,
             size_bytes: good.size_bytes,

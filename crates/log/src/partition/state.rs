@@ -41,7 +41,7 @@ pub(super) struct LogState {
     pub(super) snapshot_offset: i64,
     /// Raised when batches are thrown away: acknowledgements on their way for them are then void.
     pub(super) incarnation: u64,
-    /// The latest time given to a batch (`LogAppendTime`).
+    /// The time given to the newest batch (`LogAppendTime`).
     pub(super) last_stamped_ms: i64,
     /// Records since the last one that asked for a sync (`flush.messages` > 1).
     pub(super) unsynced_records: i64,
@@ -162,6 +162,11 @@ impl LogState {
     /// First offset that is here and not deleted.
     pub(super) fn local_start(&self) -> i64 {
         self.segments.front().map_or(self.offsets.log_end, |first| first.base_offset).max(self.offsets.log_start)
+    }
+
+    /// True if the producer snapshot of that offset may be asked for.
+    pub(super) fn needs_snapshot(&self, offset: i64) -> bool {
+        self.snapshot_offset == offset || self.segments.iter().any(|segment| segment.base_offset == offset || segment.end_offset == offset)
     }
 
     /// What of the log may be relied upon: whole segments up to the first that is not sealed, of that the synced part.
