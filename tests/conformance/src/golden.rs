@@ -24,7 +24,7 @@ const IDENTITY: [&str; 13] = [
     "topic_id",
     "base_offset",
 ];
-/// Fields whose wording is ours; only whether there is a text is compared.
+/// Fields whose wording is ours; only whether they are null, empty or a text is compared.
 const TEXTS: [&str; 3] = ["error_message", "batch_index_error_message", "documentation"];
 const LINE_MAX: usize = 150;
 
@@ -144,7 +144,7 @@ fn compare_value(path: &str, kafka: &Value, ours: &Value, diffs: &mut Vec<Diff>)
                 let (mut k, mut o) = (kafka[name].clone(), ours[name].clone());
                 if TEXTS.contains(&name.as_str()) {
                     for text in [&mut k, &mut o] {
-                        *text = is_text(text).into();
+                        *text = kind_of_text(text).into();
                     }
                 }
                 compare_value(&join(path, name), &k, &o, diffs);
@@ -174,9 +174,13 @@ fn join(path: &str, name: &str) -> String {
     format!("{path}{dot}{name}")
 }
 
-/// Whether there is a text at all: Kafka makes no difference for clients between none and an empty one.
-fn is_text(value: &Value) -> bool {
-    value.as_str().is_some_and(|text| !text.is_empty())
+/// What a client can tell of a text without reading it; some take one that is there, be it empty, for an error.
+fn kind_of_text(value: &Value) -> &'static str {
+    match value.as_str() {
+        None => "null",
+        Some("") => "empty",
+        Some(_) => "text",
+    }
 }
 
 /// The elements of an array with the name each has in a path: its identity if that is unique, else its index.
@@ -278,6 +282,13 @@ mod tests {
         let diffs = compare(&kafka, &ours);
         let paths: Vec<_> = diffs.iter().map(|d| d.path.as_str()).collect();
         assert_eq!(paths, ["s: topics[a].error_code"]);
+    }
+
+    #[test]
+    fn an_empty_text_is_not_null() {
+        let answer = |text: Value| [json!({"step": "s", "answer": {"error_message": text}})];
+        assert_eq!(compare(&answer(Value::Null), &answer("".into())).len(), 1);
+        assert!(compare(&answer("".into()), &answer("".into())).is_empty());
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterConfigsRequest) -
             Ok(ops) => alter(ctx, asked.resource_type, asked.resource_name.as_str(), ops, request.validate_only).await,
             Err(error) => Err(error),
         };
-        let response = AlterConfigsResourceResponse::default().with_resource_type(asked.resource_type);
+        let response = AlterConfigsResourceResponse::default().with_error_message(None).with_resource_type(asked.resource_type);
         responses.push(with_error!(response.with_resource_name(asked.resource_name.clone()), outcome));
     }
     AlterConfigsResponse::default().with_responses(responses)

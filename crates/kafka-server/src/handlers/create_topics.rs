@@ -37,7 +37,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: CreateTopicsRequest) -
 }
 
 async fn create(ctx: &RequestContext, topic: CreatableTopic, validate_only: bool, bill: &mut MutationBill<'_>) -> CreatableTopicResult {
-    let result = CreatableTopicResult::default().with_name(topic.name.clone());
+    let result = CreatableTopicResult::default().with_name(topic.name.clone()).with_error_message(None);
     let name = topic.name.clone();
     if !ctx.allows_cluster(AclOperation::Create)
         && let Err(error) = ctx.authorize(AclOperation::Create, ResourceType::Topic, &name)

@@ -40,7 +40,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DeleteAclsRequest) -> 
     let results = asked.into_iter().map(|asked| {
         let outcome = asked.and_then(|_| failure.clone().map(|()| deleted.next().unwrap_or_default()));
         match outcome {
-            Ok(acls) => DeleteAclsFilterResult::default().with_matching_acls(acls.into_iter().map(matching).collect()),
+            Ok(acls) => {
+                let matching = acls.into_iter().map(matching).collect();
+                DeleteAclsFilterResult::default().with_error_message(None).with_matching_acls(matching)
+            }
             Err(error) => with_error!(DeleteAclsFilterResult::default(), Err(error)),
         }
     });
@@ -56,6 +59,7 @@ fn filter_of(asked: &DeleteAclsFilter) -> Result<AclBindingFilter, MetadataError
 
 fn matching(acl: AclBinding) -> DeleteAclsMatchingAcl {
     DeleteAclsMatchingAcl::default()
+        .with_error_message(None)
         .with_resource_type(acl.resource_type.code())
         .with_resource_name(text(acl.resource_name))
         .with_pattern_type(acl.pattern_type.code())

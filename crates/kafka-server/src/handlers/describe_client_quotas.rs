@@ -15,7 +15,7 @@ use crate::topic_lookup::text;
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClientQuotasRequest) -> DescribeClientQuotasResponse {
     if let Err(error) = ctx.authorize_cluster(AclOperation::DescribeConfigs) {
         let response = DescribeClientQuotasResponse::default().with_error_code(error.code());
-        return response.with_entries(None);
+        return response.with_error_message(None).with_entries(None);
     }
     let filter = match Filter::parse(&request.components, request.strict) {
         Ok(filter) => filter,
@@ -26,7 +26,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeClientQuotasRe
     };
     let image = ctx.services.metadata.image();
     let entries = image.quotas.iter().filter(|(entity, _)| filter.matches(entity)).map(|(entity, quotas)| entry(entity, quotas));
-    DescribeClientQuotasResponse::default().with_entries(Some(entries.collect()))
+    DescribeClientQuotasResponse::default().with_error_message(None).with_entries(Some(entries.collect()))
 }
 
 fn entry(entity: &QuotaEntity, quotas: &Quotas) -> EntryData {

@@ -25,7 +25,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: IncrementalAlterConfig
             Ok(ops) => alter(ctx, asked.resource_type, asked.resource_name.as_str(), ops, request.validate_only).await,
             Err(error) => Err(error.into()),
         };
-        let response = AlterConfigsResourceResponse::default().with_resource_type(asked.resource_type);
+        let response = AlterConfigsResourceResponse::default().with_error_message(None).with_resource_type(asked.resource_type);
         let response = response.with_resource_name(asked.resource_name.clone());
         responses.push(match outcome {
             // As Kafka: no words for those who may not alter loggers.
