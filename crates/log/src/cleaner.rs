@@ -27,6 +27,7 @@ pub(crate) mod writer;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::batch::BatchError;
@@ -433,8 +434,10 @@ fn groups<'a>(segments: impl Iterator<Item = &'a Segment>, segment_bytes: u64) -
 /// A segment that is gone was removed by retention; anything else is damage.
 fn read_error(segment: &Segment, error: ReadError) -> CleanError {
     match error {
+        ReadError::NotLocal { .. } | ReadError::OutOfRange { .. } => CleanError::Changed,
         ReadError::Io(error) if error.kind() == io::ErrorKind::NotFound => CleanError::Changed,
-        other => corrupt(segment, &other),
+        error if error.is_damage() => corrupt(segment, &error),
+        error => CleanError::Log(error.into_log_error(Path::new(&format!("{}.log", segment.name())))),
     }
 }
 

@@ -195,6 +195,8 @@ impl ReadError {
     pub(crate) fn into_log_error(self, path: &std::path::Path) -> LogError {
         match self {
             ReadError::Io(source) => LogError::io(path, source),
+            // Retention took it.
+            ReadError::NotLocal { .. } | ReadError::OutOfRange { .. } => LogError::io(path, std::io::ErrorKind::NotFound.into()),
             other => LogError::Corrupt { path: path.display().to_string(), reason: other.to_string() },
         }
     }

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use proptest::prelude::*;
 use siltstone_common::Env;
 use siltstone_common::fs::SimFs;
+use siltstone_common::fs::sim::SimFault;
 
 use super::*;
 use crate::batch::{BatchHeader, Compression, batches, verify_crc};
@@ -394,6 +395,30 @@ fn a_reader_that_was_under_way_ends_its_read_and_the_next_one_goes_on() {
         let after = log.read(before.next_offset, 1000, true, 10).unwrap();
         assert!(log.aborted_in(before.next_offset, &after).unwrap().is_some());
         assert_eq!(seen(&log, before.next_offset).len(), 1);
+        process.stop().await;
+    });
+}
+
+/// Retention passes, or the disk has an error that may pass: only damage ends compaction for good.
+#[test]
+fn a_pass_that_could_not_read_for_now_is_begun_again() {
+    simulated(|env, fs| async move {
+        let process = Process::start(config(Path::new(DIR)), &env);
+        let log = process.log(0, &compacted(400));
+        for round in 0..20 {
+            put(&log, "a", Some(&format!("{round}")));
+        }
+        seal(&log).await;
+        for fault in [SimFault::Open, SimFault::Read] {
+            fs.inject(fault, ".log", 1);
+            let failed = clean(&log, &CleanerConfig::default());
+            assert!(matches!(failed, Err(CleanError::Log(crate::LogError::Io { .. }))), "{fault:?} {failed:?}");
+        }
+        let mut cleaning = log.begin_cleaning(CleanerConfig::default()).unwrap();
+        log.delete_local_below(log.segments()[1].base_offset).unwrap();
+        let changed = cleaning.step();
+        assert!(matches!(changed, Err(CleanError::Changed)), "{changed:?}");
+        assert_eq!(clean_all(&log, &CleanerConfig::default()).cleaned_end, 20);
         process.stop().await;
     });
 }
