@@ -4,6 +4,7 @@ Each rule is a function from a `Facts` to the anomalies it found; `check` runs t
 a history with one proves a bug (in the broker, a client, or this harness), so every rule has a negative control in test_checker.py.
 """
 
+import bisect
 import collections
 import dataclasses
 
@@ -56,7 +57,8 @@ class Facts:
 
     def skipped(self, key, after, before):
         """Visible offsets strictly between two."""
-        return [offset for offset in self.visible.get(key, ()) if after < offset < before]
+        visible = self.visible.get(key, ())
+        return visible[bisect.bisect_right(visible, after):bisect.bisect_left(visible, before)]
 
 
 def aborted_read(facts):
