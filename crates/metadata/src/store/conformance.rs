@@ -1,11 +1,14 @@
 //! The contract of [`super::MetadataStore`] as tests, run on every provider.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use siltstone_common::Env;
+use siltstone_common::fs::sim::SimFs;
+use siltstone_common::fs::{FileSystem, OpenMode};
 
 use super::*;
 
@@ -224,4 +227,37 @@ async fn redb_keeps_rows_and_revisions_and_ends_leases_when_it_opens_again() {
     assert_eq!(store.get(b"held").await.unwrap(), None);
     assert!(must(&store, vec![], vec![put("kept", "2")]).await > held, "revisions rise for ever");
     assert!(matches!(store.watch(kept).await, Err(StoreError::Compacted(_))));
+}
+
+/// F27, I36: whichever byte is hit, the store refuses to open, or has every row as it was.
+#[tokio::test]
+async fn redb_with_a_flipped_bit_is_refused_or_whole() {
+    const FLIPS: u64 = 120;
+    let (fs, dir) = (Arc::new(SimFs::new()), Path::new("/metadata"));
+    let store = RedbStore::open(dir, Env::simulated(1, fs.clone())).await.unwrap();
+    for chunk in 0..8 {
+        must(&store, vec![], (0..40).map(|at| put(&format!("row {chunk} {at}"), &"value".repeat(10))).collect()).await;
+    }
+    let rows = store.range(Range::prefix(b"row")).await.unwrap().rows;
+    assert_eq!(rows.len(), 320);
+    drop(store);
+    let path = dir.join("metadata.redb");
+    let len = fs.open(&path, OpenMode::Read).unwrap().len().unwrap();
+    let mut refused = 0;
+    for step in 0..FLIPS {
+        let damaged = Arc::new(fs.kill());
+        let position = len * step / FLIPS + step % 7;
+        damaged.flip_bit(&path, position, (step % 8) as u8).unwrap();
+        let opened = tokio::spawn(RedbStore::open(dir, Env::simulated(1, damaged))).await;
+        match opened {
+            // Where redb returns an error it panics in a debug build.
+            Err(failed) => assert!(failed.is_panic() && cfg!(debug_assertions), "{position}: {failed}"),
+            Ok(Err(StoreError::Open(why))) => {
+                refused += 1;
+                assert!(why.contains("metadata.redb"), "{position}: {why}");
+            }
+            Ok(opened) => assert!(opened.unwrap().range(Range::prefix(b"row")).await.unwrap().rows == rows, "{position}"),
+        }
+    }
+    assert!(refused > 10, "{refused}");
 }

@@ -21,7 +21,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use redb::{
-    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table, TableDefinition,
+    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
+    TableDefinition,
 };
 use siltstone_common::Env;
 use siltstone_common::fs::{File, FileLock, OpenMode};
@@ -144,7 +145,7 @@ impl Inner {
         let file = if is_new { env.fs.open(&new_path, OpenMode::Truncate) } else { env.fs.open(&path, OpenMode::ReadWrite) }.map_err(at)?;
         let whole = Arc::new(AtomicBool::new(!is_new));
         let backend = Backend { file: file.clone(), whole: whole.clone() };
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).map_err(|error| {
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).and_then(verified).map_err(|error| {
             let path = path.display();
             StoreError::Open(format!("metadata store {path}: {error}; restore it from a copy, or move it away to start an empty cluster"))
         })?;
@@ -306,6 +307,14 @@ impl Tables<'_> {
         }
         Ok(rows)
     }
+}
+
+/// The database, once every page has been checked: redb itself takes them unread after a clean stop, and with its quick repair after a crash (I36).
+fn verified(mut db: Database) -> Result<Database, DatabaseError> {
+    if !db.check_integrity()? {
+        tracing::warn!("the metadata store's record of free space was damaged and is made anew; its rows are whole");
+    }
+    Ok(db)
 }
 
 /// Makes the tables, and deletes rows under leases: no process that held one lives on. The store's revision.
