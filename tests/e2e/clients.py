@@ -39,14 +39,14 @@ def produce(broker, topic, values, *, partition=-1, key=None, **config):
     return acknowledged
 
 
-def read_all(broker, topic, partitions=1, start=0):
-    """Everything from `start` to the end of each partition: {(partition, offset): value}."""
+def read_all(broker, topic, partitions=1, start=0, limit_s=30):
+    """Everything from `start` to the end of each partition: {(partition, offset): value}. Fails if nothing comes for `limit_s`."""
     consumer = Consumer({"bootstrap.servers": broker.address, "group.id": "reader", "enable.auto.commit": False, "auto.offset.reset": "error",
                          "enable.partition.eof": True, "check.crcs": True})
     consumer.assign([TopicPartition(topic, index, start) for index in range(partitions)])
     read, at_end = {}, set()
     while len(at_end) < partitions:
-        message = consumer.poll(30)
+        message = consumer.poll(limit_s)
         assert message is not None, f"no progress after {len(read)} records"
         if message.error():
             assert message.error().name() == "_PARTITION_EOF", message.error()
