@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use siltstone_common::Env;
-use siltstone_common::fs::sim::SimFs;
+use siltstone_common::fs::sim::{SimFault, SimFs};
 use siltstone_common::fs::{FileSystem, OpenMode};
 
 use super::*;
@@ -260,4 +260,33 @@ async fn redb_with_a_flipped_bit_is_refused_or_whole() {
         }
     }
     assert!(refused > 10, "{refused}");
+}
+
+/// F21, F23, I40: what the disk refused for a while works again without a restart, and nothing is half done.
+#[tokio::test]
+async fn redb_goes_on_once_there_is_room_and_the_disk_reads_again() {
+    let (fs, dir) = (Arc::new(SimFs::new()), Path::new("/metadata"));
+    let store = RedbStore::open(dir, Env::simulated(1, fs.clone())).await.unwrap();
+    let all_bytes = || fs.dump().into_iter().filter_map(|(_, bytes)| Some(bytes?.len() as u64)).sum();
+    let big = |number: usize| Txn { when: vec![], then: vec![put(&format!("big {number}"), &"x".repeat(400_000))] };
+    let mut count = 0;
+    for round in 1..4 {
+        let revision = must(&store, vec![], vec![put("row", &round.to_string())]).await;
+        fs.set_capacity(Some(all_bytes()));
+        while store.txn(big(count)).await.is_ok() {
+            count += 1;
+            assert!(count < 100, "the disk is never full");
+        }
+        assert!(matches!(store.txn(big(count)).await, Err(StoreError::Unavailable(_))));
+        assert_eq!(store.get(b"row").await.unwrap().unwrap().revision, revision, "reads go on");
+        fs.set_capacity(None);
+    }
+    fs.inject(SimFault::Read, "metadata.redb", 1);
+    must(&store, vec![], vec![put("row", "read")]).await;
+    assert_eq!(names(&store, Range::prefix(b"big")).await.0.len(), count);
+    fs.inject(SimFault::Sync, "metadata.redb", 1);
+    for _ in 0..2 {
+        let then = vec![put("row", "lost")];
+        assert!(store.txn(Txn { when: vec![], then }).await.is_err(), "a failed sync is believed (I38)");
+    }
 }

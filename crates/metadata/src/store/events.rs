@@ -35,6 +35,11 @@ impl EventLog {
         Arc::new(Self { kept: Mutex::new(kept), head: watch::Sender::new(revision) })
     }
 
+    /// The store's revision: that of the newest transaction.
+    pub(crate) fn revision(&self) -> u64 {
+        *self.head.borrow()
+    }
+
     /// Adds transactions, which must come in order.
     pub(crate) fn append(&self, events: impl IntoIterator<Item = StoreEvent>) {
         let mut kept = self.kept.lock();

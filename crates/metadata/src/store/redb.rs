@@ -10,7 +10,10 @@
 //! Cancellation: the drain is a blocking task of its own; a caller that goes away only misses the answer.
 //!
 //! Crash consistency: commits are durable before anyone learns of them (I47), with quick-repair, so opening after a crash takes no scan. The
-//! file is made under another name and renamed when it is whole (I39). After an I/O error redb refuses further writes until reopened (I38).
+//! file is made under another name and renamed when it is whole (I39). After an I/O error redb refuses everything until it is opened again: that happens
+//! here at once if no byte is in doubt, as after a read or for want of room (I40), and never after a failed sync (I38).
+
+mod database;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,14 +23,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use redb::{
-    Database, DatabaseError, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
-    TableDefinition,
-};
+use redb::{Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table, TableDefinition};
 use siltstone_common::Env;
-use siltstone_common::fs::{File, FileLock, OpenMode};
+use siltstone_common::fs::{FileLock, OpenMode};
 use tokio::sync::oneshot;
 
+use self::database::{FileDatabase, revision_of};
 use super::events::EventLog;
 use super::lease::Leases;
 use super::{
@@ -56,7 +57,7 @@ pub struct RedbStore {
 
 #[derive(Debug)]
 struct Inner {
-    db: Database,
+    db: FileDatabase,
     events: Arc<EventLog>,
     queue: Mutex<Queue>,
     leases: Mutex<Leases>,
@@ -122,9 +123,11 @@ impl RedbStore {
     ) -> Result<T, StoreError> {
         let inner = self.inner.clone();
         let work = move || {
-            let txn = inner.db.begin_read()?;
-            let revision = txn.open_table(META)?.get(REVISION)?.map_or(0, |revision| revision.value());
-            read(&txn.open_table(ROWS)?, revision)
+            inner.with_db(|db| {
+                let txn = db.begin_read()?;
+                let revision = txn.open_table(META)?.get(REVISION)?.map_or(0, |revision| revision.value());
+                read(&txn.open_table(ROWS)?, revision)
+            })
         };
         self.inner.env.tasks.blocking(work).await.ok_or_else(gone)?.map_err(unavailable)
     }
@@ -144,12 +147,11 @@ impl Inner {
         let is_new = !env.fs.exists(&path);
         let file = if is_new { env.fs.open(&new_path, OpenMode::Truncate) } else { env.fs.open(&path, OpenMode::ReadWrite) }.map_err(at)?;
         let whole = Arc::new(AtomicBool::new(!is_new));
-        let backend = Backend { file: file.clone(), whole: whole.clone() };
-        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend).and_then(verified).map_err(|error| {
+        let db = FileDatabase::open(file.clone(), whole.clone()).map_err(|error| {
             let path = path.display();
             StoreError::Open(format!("metadata store {path}: {error}; restore it from a copy, or move it away to start an empty cluster"))
         })?;
-        let revision = prepare(&db).map_err(unavailable)?;
+        let revision = db.with(|| 0, prepare).map_err(unavailable)?;
         if is_new {
             whole.store(true, Ordering::SeqCst);
             file.sync_all().map_err(at)?;
@@ -157,6 +159,10 @@ impl Inner {
             env.fs.sync_dir(dir).map_err(at)?;
         }
         Ok(Self { db, events: EventLog::new(revision), queue: Mutex::default(), leases: Mutex::default(), env, _lock: lock })
+    }
+
+    fn with_db<T>(&self, work: impl FnOnce(&Database) -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+        self.db.with(|| self.events.revision(), work)
     }
 
     /// Commits what waits until nothing does.
@@ -173,9 +179,13 @@ impl Inner {
                 queue.waiting.drain(..count).collect()
             };
             let (works, replies): (Vec<_>, Vec<_>) = group.into_iter().map(|request| (request.work, request.reply)).unzip();
-            match self.commit(works) {
-                Ok(Group { outcomes, events }) => {
-                    self.events.append(events);
+            let committed = self.with_db(|db| {
+                let Group { outcomes, events } = self.commit(db, works)?;
+                self.events.append(events);
+                Ok(outcomes)
+            });
+            match committed {
+                Ok(outcomes) => {
                     for (reply, outcome) in replies.into_iter().zip(outcomes) {
                         let _ = reply.send(outcome);
                     }
@@ -191,8 +201,8 @@ impl Inner {
         }
     }
 
-    fn commit(&self, works: Vec<Work>) -> Result<Group, redb::Error> {
-        let mut txn = self.db.begin_write()?;
+    fn commit(&self, db: &Database, works: Vec<Work>) -> Result<Group, redb::Error> {
+        let mut txn = db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         txn.set_quick_repair(true);
         let (mut outcomes, mut events) = (Vec::with_capacity(works.len()), Vec::new());
@@ -309,19 +319,11 @@ impl Tables<'_> {
     }
 }
 
-/// The database, once every page has been checked: redb itself takes them unread after a clean stop, and with its quick repair after a crash (I36).
-fn verified(mut db: Database) -> Result<Database, DatabaseError> {
-    if !db.check_integrity()? {
-        tracing::warn!("the metadata store's record of free space was damaged and is made anew; its rows are whole");
-    }
-    Ok(db)
-}
-
 /// Makes the tables, and deletes rows under leases: no process that held one lives on. The store's revision.
 fn prepare(db: &Database) -> Result<u64, redb::Error> {
     let read = db.begin_read()?;
     match read.open_table(LEASES) {
-        Ok(leases) if leases.is_empty()? => return Ok(read.open_table(META)?.get(REVISION)?.map_or(0, |revision| revision.value())),
+        Ok(leases) if leases.is_empty()? => return revision_of(db),
         Ok(_) | Err(redb::TableError::TableDoesNotExist(_)) => {}
         Err(error) => return Err(error.into()),
     }
@@ -448,36 +450,6 @@ impl MetadataStore for RedbStore {
     async fn revoke(&self, lease: LeaseId) -> Result<(), StoreError> {
         self.inner.leases.lock().end(lease);
         self.submit(Work::EndLease(lease.0)).await.map(|_| ())
-    }
-}
-
-/// redb's view of a file behind the file-system port.
-#[derive(Debug)]
-struct Backend {
-    file: Arc<dyn File>,
-    /// False while the file is being made under another name: one sync of the whole then stands for all.
-    whole: Arc<AtomicBool>,
-}
-
-impl StorageBackend for Backend {
-    fn len(&self) -> std::io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> std::io::Result<()> {
-        self.file.read_exact_at(out, offset)
-    }
-
-    fn set_len(&self, len: u64) -> std::io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> std::io::Result<()> {
-        if self.whole.load(Ordering::SeqCst) { self.file.sync_data() } else { Ok(()) }
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> std::io::Result<()> {
-        self.file.write_all_at(data, offset)
     }
 }
 
