@@ -11,7 +11,8 @@
 //! reading, and TCP holds the client back. A client that does not read its answers keeps them until it is idle, or until all such answers
 //! together are too much memory.
 //!
-//! Cancellation: when the client goes away, in whatever way, its socket is closed and its place given to another at once; waits (of Produce, Fetch,
+//! Cancellation: when the client goes away, in whatever way, its socket is closed and its place given to another at once (behind a wait with much
+//! more from the client after it, or with what breaks the rules, after some seconds, when the reaper has it looked for); waits (of Produce, Fetch,
 //! JoinGroup and SyncGroup) are dropped, while appends and other requests run to their end behind it. When the server stops, requests under way
 //! get a while to end. The reaper ends connections whose frame does not come in or that are idle.
 
@@ -28,9 +29,11 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use siltstone_common::clock::Clock;
 use siltstone_log::LogSlice;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 pub(crate) use ended::Ended;
@@ -173,6 +176,7 @@ impl Connection {
                 return Poll::Ready(Err(self.left.take().unwrap_or(Ended::Shutdown)));
             }
             if !progress {
+                self.watch.set_deaf(self.is_deaf());
                 return Poll::Pending;
             }
         }
@@ -279,11 +283,27 @@ impl Connection {
                 self.watch.pardon(self.shared.coarse_now());
                 None
             }
+            Verdict::Look => {
+                self.watch.seen();
+                self.has_gone().then_some(Ended::ByClient)
+            }
             Verdict::Idle => Some(Ended::Idle),
             Verdict::TooSlow => Some(Ended::TooSlow),
             Verdict::NotReading => Some(Ended::NotReading),
             Verdict::Stop => Some(Ended::Shutdown),
         }
+    }
+
+    /// True if nothing is read while a wait goes on that may take as long as the client says: its end does not come by itself then.
+    fn is_deaf(&self) -> bool {
+        let waits = self.pipeline.back().is_some_and(|slot| matches!(slot.work, Work::Reading(_)));
+        self.ending.is_some() || (waits && !self.reads)
+    }
+
+    /// True if the client has closed its side, whatever it has sent before.
+    fn has_gone(&self) -> bool {
+        let readiness = self.stream.as_ref().and_then(|stream| stream.ready(Interest::READABLE).now_or_never());
+        readiness.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
     }
 
     /// True once the client has gone, or the server stops, and nothing is left that must be finished.

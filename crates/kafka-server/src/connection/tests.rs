@@ -362,6 +362,24 @@ async fn a_client_that_goes_takes_its_waiting_fetch_along_but_not_other_work() {
     assert_eq!(*rig.fake.dropped.lock(), [1]);
 }
 
+/// What is not read any more does not tell by itself that its sender has gone.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_is_noticed_whatever_it_left_behind_its_wait() {
+    let rig = rig_in(Env::simulated(1, Arc::new(RealFs)), Fake::default(), Limits::default()).await;
+    for (id, behind) in [(1, request(METADATA, 0, 9, 40_000)), (2, vec![0xff; 4])] {
+        let _fetch = rig.fake.gate(id);
+        let mut stream = rig.connect().await;
+        stream.write_all(&request(FETCH, 4, id, 10)).await.expect("writes");
+        rig.until("it waits", |rig| rig.fake.started().contains(&id)).await;
+        stream.write_all(&behind).await.expect("writes");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(rig.metrics.connections.load(Ordering::Relaxed), 1, "it is still there");
+        drop(stream);
+        rig.until("its place is free", |rig| rig.metrics.connections.load(Ordering::Relaxed) == 0).await;
+        assert!(rig.fake.dropped.lock().contains(&id));
+    }
+}
+
 /// A crash of the client, or its answers unread, must not stop a change half-way.
 #[tokio::test]
 async fn a_reset_ends_no_request_that_is_under_way() {

@@ -17,6 +17,8 @@ pub(crate) enum Verdict {
     TooSlow,
     NotReading,
     Stop,
+    /// The connection may go on, if its client is still there.
+    Look,
 }
 
 /// Which memory of all connections is used up: who holds it then has less time.
@@ -31,6 +33,8 @@ pub(crate) struct Crowded {
 /// No frame has begun, no answer waits.
 const NEVER: u64 = u64::MAX;
 const FRAME_GRACE_MS: u64 = FRAME_GRACE.as_millis() as u64;
+/// A connection that is not read is looked at each second after such a silence.
+const LOOK_AFTER_MS: u64 = 10_000;
 const CROWDED_GRACE_MS: u64 = ANSWER_GRACE.as_millis() as u64;
 
 /// See the module. Times are the server's coarse clock, milliseconds.
@@ -39,6 +43,8 @@ pub(crate) struct Watch {
     waker: AtomicWaker,
     verdict: AtomicU8,
     draining: AtomicBool,
+    /// Nothing is read, so that the end of the client is not seen by itself.
+    deaf: AtomicBool,
     progress_ms: AtomicU64,
     frame_began_ms: AtomicU64,
     /// When the frame that has begun must be complete, unless more of it comes: its bytes put that off, never by more than the first grace.
@@ -56,6 +62,7 @@ impl Watch {
             waker: AtomicWaker::new(),
             verdict: AtomicU8::new(Verdict::Go as u8),
             draining: AtomicBool::new(false),
+            deaf: AtomicBool::new(false),
             progress_ms: AtomicU64::new(now_ms),
             frame_began_ms: AtomicU64::new(NEVER),
             frame_due_ms: AtomicU64::new(NEVER),
@@ -75,13 +82,21 @@ impl Watch {
             1 => Verdict::Idle,
             2 => Verdict::TooSlow,
             3 => Verdict::NotReading,
-            _ => Verdict::Stop,
+            4 => Verdict::Stop,
+            _ => Verdict::Look,
         }
     }
 
     /// True once the server stops: nothing new is begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether the client could go without being noticed.
+    pub(crate) fn set_deaf(&self, deaf: bool) {
+        if self.deaf.load(Ordering::Relaxed) != deaf {
+            self.deaf.store(deaf, Ordering::Relaxed);
+        }
     }
 
     /// Something was received, answered or sent.
@@ -147,15 +162,18 @@ impl Watch {
         since_ms != NEVER && now_ms.saturating_sub(since_ms) > allowed_ms
     }
 
-    /// Ends the connection if its time is over. True if that was done.
+    /// Ends the connection if its time is over, or lets it look for its client. True if that was done.
     pub(crate) fn judge(&self, now_ms: u64, idle_max: Duration, crowded: Crowded) -> bool {
         let idle_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
+        let quiet_ms = now_ms.saturating_sub(self.progress_ms.load(Ordering::Relaxed));
         let verdict = if self.sends_too_slowly(now_ms, crowded.requests) {
             Verdict::TooSlow
-        } else if now_ms.saturating_sub(self.progress_ms.load(Ordering::Relaxed)) > idle_ms {
+        } else if quiet_ms > idle_ms {
             Verdict::Idle
         } else if self.reads_too_slowly(now_ms, if crowded.answers { ANSWER_GRACE } else { idle_max }) {
             Verdict::NotReading
+        } else if quiet_ms > LOOK_AFTER_MS && self.deaf.load(Ordering::Relaxed) {
+            Verdict::Look
         } else {
             return false;
         };
@@ -169,10 +187,15 @@ impl Watch {
         self.waker.wake();
     }
 
+    /// The client is still there.
+    pub(crate) fn seen(&self) {
+        self.verdict.store(Verdict::Go as u8, Ordering::Release);
+    }
+
     /// Takes an idle verdict back.
     pub(crate) fn pardon(&self, now_ms: u64) {
         self.progress(now_ms);
-        self.verdict.store(Verdict::Go as u8, Ordering::Release);
+        self.seen();
     }
 
     /// Lets the connection finish what it has begun.
