@@ -110,6 +110,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) now_ms: i64,
     pub(crate) config: &'a GroupCoordinatorConfig,
     pub(crate) cluster: &'a dyn ClusterView,
+    /// Whether the client may know of a topic: regular expressions match no others.
+    pub(crate) may_describe: &'a dyn Fn(&str) -> bool,
     /// The revision at which the newest topic appeared.
     pub(crate) topics_created_at: u64,
     /// To be applied and written, in this order.
@@ -128,6 +130,7 @@ impl<'a> Turn<'a> {
             now_ms,
             config,
             cluster,
+            may_describe: &|_| true,
             topics_created_at: 0,
             records: Vec::new(),
             timers: Vec::new(),

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use siltstone_common::Env;
 use siltstone_log::{LogManager, LogManagerConfig};
-use siltstone_metadata::api::{AdminChange, RegisterBroker};
+use siltstone_metadata::acls::{AclBinding, AclOperation, AclPermissionType, PatternType, ResourceType};
+use siltstone_metadata::api::{AdminChange, CreateTopic, RegisterBroker};
+use siltstone_metadata::configs::STANDARD_AUTHORIZER;
 use siltstone_metadata::quotas::QuotaEntity;
-use siltstone_metadata::{MemoryStore, MetadataApi, MetadataService, MetadataServiceConfig};
+use siltstone_metadata::{MemoryStore, MetadataApi, MetadataService, MetadataServiceConfig, TopicImage};
 use siltstone_replica::{ReplicaConfig, ReplicaManager};
 
 use crate::context::{RequestContext, ServerConfig, Services};
@@ -27,20 +29,25 @@ pub(crate) struct Rig {
 impl Rig {
     /// A broker that is registered and leads what is created.
     pub(crate) async fn new() -> Self {
-        Self::at(9092).await
+        Self::at(9092, BTreeMap::new()).await
+    }
+
+    /// A broker whose clients may do nothing but what [`Rig::allow`] allows them.
+    pub(crate) async fn secured() -> Self {
+        Self::at(9092, BTreeMap::from([("authorizer.class.name".to_owned(), STANDARD_AUTHORIZER.to_owned())])).await
     }
 
     /// A broker that also listens; its address.
     pub(crate) async fn serving() -> (Self, String) {
         let listener = BoundListener::bind("127.0.0.1:0").await.expect("binds");
         let address = listener.local_addr();
-        let rig = Self::at(address.port()).await;
+        let rig = Self::at(address.port(), BTreeMap::new()).await;
         let tasks = rig.services.env.tasks.clone();
         tasks.spawn("listener", Server::new(listener, Arc::clone(&rig.services), tasks.clone()).run());
         (rig, address.to_string())
     }
 
-    async fn at(port: u16) -> Self {
+    async fn at(port: u16, broker_configs: BTreeMap<String, String>) -> Self {
         let (env, dir) = (Env::system(), tempfile::tempdir().expect("a directory"));
         let store = Arc::new(MemoryStore::new(env.clone()));
         let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.expect("opens");
@@ -82,10 +89,30 @@ impl Rig {
             broker_id: BROKER,
             advertised_host: "localhost".to_owned(),
             advertised_port: port,
-            broker_configs: BTreeMap::new(),
+            broker_configs,
             log_dir: dir.path().display().to_string(),
         };
         Self { services: Services::new(config, metadata.clone(), replicas, env), metadata, _dir: dir }
+    }
+
+    /// Creates a topic.
+    pub(crate) async fn create_topic(&self, name: &str, partitions: i32) -> Arc<TopicImage> {
+        let topic = CreateTopic { name: name.to_owned(), partitions, replication_factor: -1, ..CreateTopic::default() };
+        self.metadata.create_topic(topic).await.expect("creates")
+    }
+
+    /// Allows everybody this.
+    pub(crate) async fn allow(&self, operation: AclOperation, resource_type: ResourceType, name: &str) {
+        let acl = AclBinding {
+            resource_type,
+            resource_name: name.to_owned(),
+            pattern_type: PatternType::Literal,
+            principal: "User:*".to_owned(),
+            host: "*".to_owned(),
+            operation,
+            permission_type: AclPermissionType::Allow,
+        };
+        self.metadata.create_acls(vec![acl]).await.expect("creates").into_iter().for_each(|made| made.expect("is valid"));
     }
 
     /// Sets a quota.

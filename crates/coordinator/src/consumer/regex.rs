@@ -1,4 +1,5 @@
-//! Subscriptions by regular expression (RE2 syntax): matched here against all topic names, whole names only, in linear time.
+//! Subscriptions by regular expression (RE2 syntax): matched here against all topic names, whole names only, in linear time. Of the topics that match,
+//! those are left out that the client may not describe whose heartbeat makes them be looked up, as in Kafka.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -72,20 +73,22 @@ fn find_quote(text: &str) -> Option<usize> {
     None
 }
 
-/// What each expression matches now.
-fn resolve(expressions: Vec<String>, cluster: &dyn ClusterView, now_ms: i64) -> Vec<(String, ResolvedRegex)> {
-    let version = i64::try_from(cluster.revision()).unwrap_or(i64::MAX);
+/// What each expression matches now, of the topics that the client may describe (I44).
+fn resolve(expressions: Vec<String>, turn: &Turn<'_>) -> Vec<(String, ResolvedRegex)> {
+    let version = i64::try_from(turn.cluster.revision()).unwrap_or(i64::MAX);
     let mut resolved: Vec<(String, Option<Regex>, ResolvedRegex)> = expressions
         .into_iter()
         .map(|expression| {
             // It was compiled when it came in; one from the log may be of another version's syntax, and then matches nothing.
             let compiled = compile(&expression).ok();
-            (expression, compiled, ResolvedRegex { topics: BTreeSet::new(), version, timestamp_ms: now_ms })
+            (expression, compiled, ResolvedRegex { topics: BTreeSet::new(), version, timestamp_ms: turn.now_ms })
         })
         .collect();
-    cluster.for_each_topic_name(&mut |name| {
+    turn.cluster.for_each_topic_name(&mut |name| {
+        let mut may_describe = None;
         for (_, compiled, found) in &mut resolved {
-            if compiled.as_ref().is_some_and(|regex| regex.is_match(name)) {
+            let is_match = compiled.as_ref().is_some_and(|regex| regex.is_match(name));
+            if is_match && *may_describe.get_or_insert_with(|| (turn.may_describe)(name)) {
                 found.topics.insert(name.to_owned());
             }
         }
@@ -121,7 +124,7 @@ impl ConsumerGroup {
         let expressions = self.subscriptions.regexes().cloned().collect();
         let mut subscriptions = self.subscriptions.clone();
         let mut is_changed = false;
-        for (regex, resolved) in resolve(expressions, turn.cluster, turn.now_ms) {
+        for (regex, resolved) in resolve(expressions, turn) {
             let old = self.regexes.get(&regex).map(|old| &old.topics);
             if old.map_or(!resolved.topics.is_empty(), |old| *old != resolved.topics) {
                 is_changed = true;

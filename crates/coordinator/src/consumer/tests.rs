@@ -72,6 +72,8 @@ impl ClusterView for TestCluster {
 struct World {
     group: ConsumerGroup,
     cluster: TestCluster,
+    /// A topic that the clients may not describe.
+    hidden: Option<&'static str>,
     config: GroupCoordinatorConfig,
     now_ms: i64,
     records: Vec<ConsumerRecord>,
@@ -83,13 +85,15 @@ impl World {
     fn new(cluster: TestCluster) -> Self {
         let config = GroupCoordinatorConfig { consumer_assignment_interval_ms: 0, ..GroupCoordinatorConfig::default() };
         let group = ConsumerGroup::new("g".into());
-        Self { group, cluster, config, now_ms: 1_000_000, records: Vec::new(), timers: Vec::new(), downgrade: None }
+        Self { group, cluster, hidden: None, config, now_ms: 1_000_000, records: Vec::new(), timers: Vec::new(), downgrade: None }
     }
 
     /// What the shard does with an event: nothing if it fails, else its records are applied.
     fn event<T, E>(&mut self, event: impl FnOnce(&ConsumerGroup, &mut Turn<'_>) -> Result<T, E>) -> Result<T, E> {
         let mut turn = Turn::new(Duration::from_millis(self.now_ms as u64), self.now_ms, &self.config, &self.cluster);
         turn.topics_created_at = self.cluster.revision;
+        let may_describe = |name: &str| self.hidden != Some(name);
+        turn.may_describe = &may_describe;
         let result = event(&self.group, &mut turn)?;
         let Turn { records, timers, downgrade, metadata_checked, .. } = turn;
         for record in &records {

@@ -63,10 +63,14 @@ impl GroupShard {
 
     /// Gives an event to `group`: its result, and what it leads to.
     fn consumer_turn<T>(&self, group: &ConsumerGroup, now: Now, event: impl FnOnce(&ConsumerGroup, &mut Turn<'_>) -> T) -> (T, Change) {
-        let mut turn = Turn::new(now.monotonic, now.wall_ms, &self.config, &*self.cluster);
-        turn.topics_created_at = self.topics_created_at;
+        let mut turn = self.turn(now);
         let result = event(group, &mut turn);
         (result, turn.into())
+    }
+
+    fn turn(&self, now: Now) -> Turn<'_> {
+        let turn = Turn::new(now.monotonic, now.wall_ms, &self.config, &*self.cluster);
+        Turn { topics_created_at: self.topics_created_at, ..turn }
     }
 
     pub(super) fn consumer(&self, group_id: &str) -> Option<&ConsumerGroup> {
@@ -81,14 +85,21 @@ impl GroupShard {
         self.consumer(group_id).filter(|group| !group.is_empty())
     }
 
-    /// ConsumerGroupHeartbeat. `new_id` becomes the id of a member that brought none.
-    pub(crate) fn consumer_heartbeat(&mut self, request: ConsumerHeartbeatRequest, new_id: Uuid, waiter: WaiterId, now: Now) {
+    /// ConsumerGroupHeartbeat. `new_id` becomes the id of a member that brought none; regular expressions match what the client `may_describe`.
+    pub(crate) fn consumer_heartbeat(
+        &mut self,
+        request: ConsumerHeartbeatRequest,
+        may_describe: &dyn Fn(&str) -> bool,
+        new_id: Uuid,
+        waiter: WaiterId,
+        now: Now,
+    ) {
         let group_id: Arc<str> = request.group_id.as_str().into();
         match self.try_consumer_heartbeat(&group_id, request, new_id, now) {
             Ok((response, change)) => self.take_in(&group_id, change, Some((waiter, Reply::ConsumerHeartbeat(Ok(response)))), now),
             Err(refusal) => return self.replies.push((waiter, Reply::ConsumerHeartbeat(Err(refusal)))),
         }
-        self.refresh_regexes(&group_id, now);
+        self.refresh_regexes(&group_id, may_describe, now);
     }
 
     fn try_consumer_heartbeat(
@@ -191,17 +202,12 @@ impl GroupShard {
     }
 
     /// Matches the group's regular expressions anew, if it is time.
-    fn refresh_regexes(&mut self, group_id: &Arc<str>, now: Now) {
+    fn refresh_regexes(&mut self, group_id: &Arc<str>, may_describe: &dyn Fn(&str) -> bool, now: Now) {
         let Some(group) = self.consumer(group_id) else { return };
-        let (is_needed, mut change) = self.consumer_turn(group, now, |group, turn| {
-            let is_needed = group.needs_regex_refresh(turn);
-            if is_needed {
-                group.refresh_regexes(turn);
-            }
-            is_needed
-        });
-        if is_needed {
-            change.created = None;
+        let mut turn = Turn { may_describe, ..self.turn(now) };
+        if group.needs_regex_refresh(&turn) {
+            group.refresh_regexes(&mut turn);
+            let change = turn.into();
             self.take_in(group_id, change, None, now);
         }
     }

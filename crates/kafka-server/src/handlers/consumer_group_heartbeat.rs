@@ -45,7 +45,8 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupHeartbeat
         brings_member_id: ctx.api_version >= 1,
     };
     let answer = ConsumerGroupHeartbeatResponse::default();
-    let response = match ctx.services.groups.consumer_heartbeat(heartbeat).await {
+    let may_describe = |topic: &str| ctx.allows(AclOperation::Describe, ResourceType::Topic, topic);
+    let response = match ctx.services.groups.consumer_heartbeat(heartbeat, &may_describe).await {
         Ok(response) => response,
         Err(refusal) => {
             return answer.with_error_code(group_error(refusal.error).code()).with_error_message(refusal.message.map(text));
@@ -61,4 +62,49 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupHeartbeat
         .with_member_epoch(response.member_epoch)
         .with_heartbeat_interval_ms(response.heartbeat_interval_ms)
         .with_assignment(assignment)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use kafka_protocol::messages::GroupId;
+
+    use super::*;
+    use crate::rig::Rig;
+    use crate::state_log::GROUP_METADATA_TOPIC;
+
+    /// I44: what the client may not describe is not assigned to it.
+    #[tokio::test]
+    async fn an_expression_matches_only_topics_that_its_client_may_describe() {
+        let rig = Rig::secured().await;
+        rig.create_topic(GROUP_METADATA_TOPIC, 1).await;
+        rig.create_topic("secret", 1).await;
+        let open = rig.create_topic("open", 1).await;
+        rig.allow(AclOperation::Read, ResourceType::Group, "g").await;
+        rig.allow(AclOperation::Describe, ResourceType::Topic, "open").await;
+        let ctx = rig.request(1);
+        let beat = |epoch: i32| {
+            let request = ConsumerGroupHeartbeatRequest::default().with_group_id(GroupId(text("g"))).with_member_id(text("m"));
+            let request = request.with_member_epoch(epoch).with_rebalance_timeout_ms(60_000).with_topic_partitions(Some(Vec::new()));
+            handle(&ctx, request.with_subscribed_topic_regex(Some(text("[a-z]+"))))
+        };
+        let assigned = tokio::time::timeout(Duration::from_secs(20), async {
+            let mut epoch = 0;
+            loop {
+                // The coordinator may still be loading, and the expression is matched after the first answer.
+                let answer = beat(epoch).await;
+                if answer.error_code == 0 {
+                    epoch = answer.member_epoch;
+                }
+                let topics = answer.assignment.unwrap_or_default().topic_partitions;
+                if !topics.is_empty() {
+                    return topics;
+                }
+                tokio::task::yield_now().await;
+            }
+        });
+        let assigned = assigned.await.expect("an assignment in time");
+        assert_eq!(assigned.iter().map(|topic| TopicId(topic.topic_id)).collect::<Vec<_>>(), [open.id]);
+    }
 }

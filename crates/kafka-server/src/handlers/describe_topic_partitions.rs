@@ -30,12 +30,14 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
     let mut response = DescribeTopicPartitionsResponse::default();
     let cursor_is_asked_for = all || from_topic.is_empty() || names.iter().any(|name| name == from_topic);
     if from_partition < 0 || !cursor_is_asked_for {
-        response.topics = names.iter().map(|name| refused(name)).collect();
+        // Only what was asked for by name: who may not describe them is told of no other topics (I44).
+        response.topics = request.topics.iter().map(|topic| refused(&topic.name)).collect();
         return response;
     }
-    let may_see = |name: &str| ctx.allows(AclOperation::Describe, ResourceType::Topic, name);
-    let denied = if all { Vec::new() } else { names.iter().filter(|name| !may_see(name)).map(|name| denied(name)).collect() };
-    for name in names.iter().filter(|name| name.as_str() >= from_topic && may_see(name)) {
+    names.retain(|name| name.as_str() >= from_topic);
+    let (names, hidden): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|name| ctx.allows(AclOperation::Describe, ResourceType::Topic, name));
+    for name in &names {
         let first = if name == from_topic { usize::try_from(from_partition).unwrap_or(0) } else { 0 };
         if left == 0 {
             response.next_cursor = Some(Cursor::default().with_topic_name(topic_name(name)).with_partition_index(0));
@@ -55,7 +57,9 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeTopicPartition
             break;
         }
     }
-    response.topics.extend(denied);
+    if !all {
+        response.topics.extend(hidden.iter().map(|name| denied(name)));
+    }
     response
 }
 
@@ -95,4 +99,45 @@ fn describe(image: &MetadataImage, topic: &TopicImage, range: std::ops::Range<us
         .with_topic_id(topic.id.0)
         .with_is_internal(topic.is_internal())
         .with_partitions(partitions.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kafka_protocol::messages::TopicName;
+    use kafka_protocol::messages::describe_topic_partitions_request::{Cursor as From, TopicRequest};
+
+    use super::*;
+    use crate::rig::Rig;
+
+    async fn ask(rig: &Rig, topics: &[&str], from: (&str, i32)) -> Vec<(TopicName, i16)> {
+        let topics = topics.iter().map(|name| TopicRequest::default().with_name(topic_name(name))).collect();
+        let from = From::default().with_topic_name(topic_name(from.0)).with_partition_index(from.1);
+        let request = DescribeTopicPartitionsRequest::default().with_topics(topics).with_cursor(Some(from));
+        let response = handle(&rig.request(0), request.with_response_partition_limit(100)).await;
+        response.topics.into_iter().map(|topic| (topic.name.expect("a name"), topic.error_code)).collect()
+    }
+
+    /// I44: a request that is refused tells of no topic that it does not name.
+    #[tokio::test]
+    async fn a_bad_cursor_tells_no_names() {
+        let rig = Rig::secured().await;
+        rig.create_topic("secret", 1).await;
+        assert_eq!(ask(&rig, &[], ("a", -1)).await, []);
+        assert_eq!(ask(&rig, &["a"], ("a", -1)).await, [(topic_name("a"), ResponseError::InvalidRequest.code())]);
+        assert_eq!(ask(&rig, &["a"], ("b", 0)).await, [(topic_name("a"), ResponseError::InvalidRequest.code())]);
+    }
+
+    /// As in Kafka, what the pages before have told is not told again.
+    #[tokio::test]
+    async fn what_may_not_be_described_is_told_once() {
+        let rig = Rig::secured().await;
+        rig.create_topic("b", 1).await;
+        rig.allow(AclOperation::Describe, ResourceType::Topic, "b").await;
+        let denied = ResponseError::TopicAuthorizationFailed.code();
+        assert_eq!(
+            ask(&rig, &["a", "b", "c"], ("", 0)).await,
+            [(topic_name("b"), 0), (topic_name("a"), denied), (topic_name("c"), denied)]
+        );
+        assert_eq!(ask(&rig, &["a", "b", "c"], ("b", 0)).await, [(topic_name("b"), 0), (topic_name("c"), denied)]);
+    }
 }

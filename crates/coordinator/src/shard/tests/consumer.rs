@@ -47,7 +47,7 @@ fn world() -> World {
 impl World {
     fn beat_with(&mut self, request: ConsumerHeartbeatRequest) -> WaiterId {
         let waiter = self.waiter();
-        self.shard.consumer_heartbeat(request, Uuid::from_u128(u128::from(waiter)), waiter, self.now());
+        self.shard.consumer_heartbeat(request, &|_| true, Uuid::from_u128(u128::from(waiter)), waiter, self.now());
         self.settle();
         waiter
     }
