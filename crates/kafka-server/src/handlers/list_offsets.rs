@@ -24,7 +24,7 @@ const TIMEOUT_MS: u64 = 30_000;
 pub(crate) async fn handle(ctx: &RequestContext, request: ListOffsetsRequest) -> ListOffsetsResponse {
     let timeout_ms = ctx.services.broker_setting("remote.list.offsets.request.timeout.ms").unwrap_or(TIMEOUT_MS);
     let asked_ms = u64::try_from(request.timeout_ms).ok().filter(|ms| ctx.api_version >= 10 && *ms > 0);
-    let deadline = ctx.services.replicas.sleep(Duration::from_millis(asked_ms.map_or(timeout_ms, |ms| ms.min(timeout_ms)))).shared();
+    let deadline = ctx.services.replicas.sleep(Duration::from_millis(asked_ms.unwrap_or(timeout_ms))).shared();
     let mut topics = Vec::with_capacity(request.topics.len());
     let mut searches = Vec::new();
     for topic in request.topics {

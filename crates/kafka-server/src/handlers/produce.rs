@@ -11,6 +11,7 @@ mod transaction;
 #[cfg(test)]
 pub(crate) use samples::{decode_only, sample_request};
 
+use std::cell::LazyCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -106,8 +107,11 @@ impl Produce {
     fn place(&mut self, topics: Vec<ProduceTopic>, transactional_id: Option<&str>) -> Vec<ProducePartition> {
         let services = Arc::clone(&self.handlers.services);
         let image = services.metadata.image();
-        let may_transact = transactional_id
-            .is_some_and(|id| services.authorize(&self.session, AclOperation::Write, ResourceType::TransactionalId, id).is_ok());
+        // Asked for the first transactional batch only: a refusal is logged.
+        let may_transact = LazyCell::new(|| {
+            let allowed = |id| services.authorize(&self.session, AclOperation::Write, ResourceType::TransactionalId, id).is_ok();
+            transactional_id.is_some_and(allowed)
+        });
         let mut parts = Vec::new();
         let mut unauthorized = false;
         for topic in topics {
@@ -123,7 +127,7 @@ impl Produce {
                     .with_log_start_offset(-1);
                 let id = found.and_then(|topic| partition_of(topic, data.index));
                 let batch = check::one_batch(data.records, self.version).map_err(|bad| (bad.code, bad.message));
-                unauthorized |= !may_transact && batch.as_ref().is_ok_and(|batch| check::is_transactional(batch));
+                unauthorized |= batch.as_ref().is_ok_and(|batch| check::is_transactional(batch)) && !*may_transact;
                 let batch = id.map_err(|code| (code, None)).and_then(|id| Ok((id, batch?)));
                 match batch {
                     Ok((id, records)) => {
