@@ -11,7 +11,7 @@ use crate::config::GroupCoordinatorConfig;
 use crate::driver::{Partition, Shared};
 use crate::error::GroupError;
 use crate::messages::{
-    CommitOutcome, CommitRequest, CommittedOffset, ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, DeleteOffsetsRequest,
+    CommitOffset, CommitOutcome, CommitRequest, CommittedOffset, ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, DeleteOffsetsRequest,
     DescribedConsumerGroup, DescribedGroup, FetchOffsetsRequest, HeartbeatRequest, JoinRequest, JoinResponse, LeaveRequest, LeftMember,
     ListGroupsRequest, ListedGroup, Refusal, SyncRequest, SyncResponse, TopicPartition, TransactionalCommitRequest,
 };
@@ -21,6 +21,10 @@ use crate::shard::{GroupSetup, GroupShard, Reply};
 use crate::state_log::StateLog;
 use crate::transaction::TxnMarker;
 
+/// Records that one commit of offsets may make, bytes.
+const COMMIT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What the record of an offset takes without its names and its text, bytes.
+const OFFSET_RECORD_BYTES: usize = 64;
 /// Bytes that a generated member id adds to the client's or the instance's name: a dash and a UUID.
 const MEMBER_ID_SUFFIX_BYTES: usize = 37;
 
@@ -119,13 +123,17 @@ impl GroupCoordinator {
     ///
     /// # Errors
     /// Kafka's, with the reason that the client is told.
-    pub async fn consumer_heartbeat(&self, request: ConsumerHeartbeatRequest) -> Result<ConsumerHeartbeatResponse, Refusal> {
+    pub async fn consumer_heartbeat(
+        &self,
+        request: ConsumerHeartbeatRequest,
+        may_describe: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<ConsumerHeartbeatResponse, Refusal> {
         if longest_consumer_name_bytes(&request) > STRING_BYTES_MAX {
             return Err(GroupError::InvalidRequest.into());
         }
         let new_id = self.partitions.shared().env.entropy.uuid();
         let partition = self.partition_of(&request.group_id)?;
-        match partition.ask(|shard, waiter, now| shard.consumer_heartbeat(request, new_id, waiter, now)).await? {
+        match partition.ask(|shard, waiter, now| shard.consumer_heartbeat(request, may_describe, new_id, waiter, now)).await? {
             Reply::ConsumerHeartbeat(result) => result,
             _ => Err(GroupError::UnknownServerError.into()),
         }
@@ -171,6 +179,7 @@ impl GroupCoordinator {
     /// OffsetCommit: answered when the offsets are committed. Outcomes come in the order of the request's offsets.
     /// Whether topics exist is the caller's to check.
     pub async fn commit_offsets(&self, request: CommitRequest) -> Result<Vec<CommitOutcome>, GroupError> {
+        check_size(&request)?;
         let partition = self.partition_of(&request.group_id)?;
         match partition.ask(|shard, waiter, now| shard.commit_offsets(request, waiter, now)).await? {
             Reply::Commit(result) => result,
@@ -181,6 +190,7 @@ impl GroupCoordinator {
     /// TxnOffsetCommit: answered when the offsets are committed as part of the transaction; they are the group's when that commits. Outcomes come
     /// in the order of the request's offsets. Whether topics exist is the caller's to check.
     pub async fn commit_transactional_offsets(&self, request: TransactionalCommitRequest) -> Result<Vec<CommitOutcome>, GroupError> {
+        check_size(&request.commit)?;
         let partition = self.partition_of(&request.commit.group_id)?;
         match partition.ask(|shard, waiter, now| shard.commit_transactional(request, waiter, now)).await? {
             Reply::Commit(result) => result,
@@ -282,6 +292,16 @@ impl GroupCoordinator {
         }
         counts
     }
+}
+
+/// Refuses a commit whose records are too large together, as Kafka does from 1 MiB on: each names the group and the topic again (I42).
+fn check_size(request: &CommitRequest) -> Result<(), GroupError> {
+    let bytes_of = |commit: &CommitOffset| {
+        let metadata_bytes = commit.metadata.as_ref().map_or(0, String::len);
+        OFFSET_RECORD_BYTES + request.group_id.len() + commit.id.topic.len() + metadata_bytes
+    };
+    let bytes: usize = request.offsets.iter().map(bytes_of).sum();
+    if bytes <= COMMIT_BYTES_MAX { Ok(()) } else { Err(GroupError::UnknownServerError) }
 }
 
 fn longest_name_bytes(request: &JoinRequest) -> usize {

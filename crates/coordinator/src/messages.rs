@@ -2,6 +2,8 @@
 
 mod consumer;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::error::GroupError;
@@ -190,8 +192,8 @@ pub struct LeftMember {
 /// A topic by name, and a partition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicPartition {
-    /// The topic's name.
-    pub topic: String,
+    /// The topic's name, shared by its partitions: a request names a topic once and then gives four bytes for each of them (I42).
+    pub topic: Arc<str>,
     /// The partition's index.
     pub partition: i32,
 }

@@ -1,6 +1,7 @@
 //! The committed offsets of one group.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::messages::{CommittedOffset, TopicPartition};
 
@@ -80,6 +81,10 @@ impl GroupOffsets {
 
     /// Which offsets there are.
     pub(crate) fn ids(&self) -> Vec<TopicPartition> {
-        self.iter().map(|(topic, partition, _)| TopicPartition { topic: topic.to_owned(), partition }).collect()
+        let of_topic = |(topic, partitions): (&String, &BTreeMap<i32, OffsetAndMetadata>)| {
+            let topic: Arc<str> = topic.as_str().into();
+            partitions.keys().map(|partition| TopicPartition { topic: topic.clone(), partition: *partition }).collect::<Vec<_>>()
+        };
+        self.by_topic.iter().flat_map(of_topic).collect()
     }
 }

@@ -124,7 +124,7 @@ mod tests {
     }
 
     fn setup() -> (PendingOffsets, Arc<str>, TopicPartition) {
-        (PendingOffsets::default(), "g".into(), TopicPartition { topic: "t".to_owned(), partition: 0 })
+        (PendingOffsets::default(), "g".into(), TopicPartition { topic: "t".into(), partition: 0 })
     }
 
     #[test]

@@ -160,13 +160,13 @@ impl GroupShard {
             GroupRecord::Offset { group, topic, partition, value: Some(value) } => {
                 let group_id: Arc<str> = group.into();
                 self.slot_mut(&group_id, now_ms).offsets.put(&topic, partition, value);
-                self.pending.overtaken(&group_id, &TopicPartition { topic, partition });
+                self.pending.overtaken(&group_id, &TopicPartition { topic: topic.into(), partition });
             }
             GroupRecord::Offset { group, topic, partition, value: None } => {
                 if let Some(slot) = self.groups.get_mut(group.as_str()) {
                     slot.offsets.remove(&topic, partition);
                 }
-                self.pending.forget(&group.into(), &TopicPartition { topic, partition });
+                self.pending.forget(&group.into(), &TopicPartition { topic: topic.into(), partition });
             }
             GroupRecord::Group { group, value: Some(metadata) } => {
                 let group_id: Arc<str> = group.into();

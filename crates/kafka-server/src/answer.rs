@@ -5,6 +5,8 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use siltstone_log::LogSlice;
 
+use crate::error_codes::Refused;
+
 /// The end of a request.
 #[derive(Debug)]
 pub(crate) enum Answer {
@@ -25,6 +27,8 @@ impl Answer {
 
 /// Memory that one answer may take, bytes: far above what tools ask for, and what they ask for twice counts twice.
 const ANSWER_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// What a part of it takes without its text, bytes.
+const PART_BYTES: usize = 256;
 
 /// Room for what an answer holds, where a few bytes of a request ask for many: what comes when it is used up is refused (I42).
 #[derive(Debug)]
@@ -43,10 +47,19 @@ impl AnswerRoom {
         if self.left > 0 { Ok(()) } else { Err(ResponseError::InvalidRequest) }
     }
 
+    /// Refuses a request that asks for so many parts that there is no room even for those without text.
+    pub(crate) fn check_parts(&self, parts: usize) -> Result<(), ResponseError> {
+        if parts.saturating_mul(PART_BYTES) <= self.left { Ok(()) } else { Err(ResponseError::InvalidRequest) }
+    }
+
     /// Counts a part that was put in, by its parts and their text or other bytes.
     pub(crate) fn take(&mut self, parts: usize, bytes: usize) {
-        const PART_BYTES: usize = 256;
         self.left = self.left.saturating_sub(parts.saturating_mul(PART_BYTES).saturating_add(bytes));
+    }
+
+    /// Counts a part with the words of its error, if it has one.
+    pub(crate) fn take_outcome(&mut self, outcome: &Result<(), Refused>) {
+        self.take(1, outcome.as_ref().err().map_or(0, |error| error.to_string().len()));
     }
 }
 

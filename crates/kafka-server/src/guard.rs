@@ -57,6 +57,8 @@ pub(crate) fn admit(frame: &[u8], body_start: usize, key: i16, version: i16) -> 
 }
 
 #[cfg(test)]
+mod amplification;
+#[cfg(test)]
 mod mutation;
 #[cfg(test)]
 mod tests;

@@ -42,11 +42,26 @@ unsafe impl GlobalAlloc for Meter {
 
 /// The most bytes that `work` held on this thread beyond what was held before, and its result.
 pub(crate) fn peak_bytes<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = begin();
+    let result = work();
+    (peak_since(before), result)
+}
+
+/// As [`peak_bytes`], for work that waits; what runs on this thread meanwhile is counted too.
+pub(crate) async fn peak_bytes_of<T>(work: impl Future<Output = T>) -> (usize, T) {
+    let before = begin();
+    let result = work.await;
+    (peak_since(before), result)
+}
+
+fn begin() -> isize {
     let before = HELD.with(Cell::get);
     PEAK.with(|peak| peak.set(before));
-    let result = work();
-    let peak = PEAK.with(Cell::get);
-    (usize::try_from(peak - before).unwrap_or(0), result)
+    before
+}
+
+fn peak_since(before: isize) -> usize {
+    usize::try_from(PEAK.with(Cell::get) - before).unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use kafka_protocol::ResponseError;
 use kafka_protocol::messages::{BrokerId, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use siltstone_common::{TopicId, TopicIdPartition};
+use siltstone_coordinator::TopicPartition;
 use siltstone_metadata::acls::{AclOperation, ResourceType};
 use siltstone_metadata::{MetadataImage, TopicImage};
 
@@ -36,6 +37,12 @@ pub(crate) fn by_name(image: &MetadataImage, name: &TopicName, index: i32) -> Re
     let topic = image.topic(name.0.as_str()).ok_or(ResponseError::UnknownTopicOrPartition)?;
     let id = TopicIdPartition::new(topic.id, index);
     image.partition(id).map(|_| id).ok_or(ResponseError::UnknownTopicOrPartition)
+}
+
+/// The partitions of a topic that a request names, for the coordinators.
+pub(crate) fn partitions_of<I: IntoIterator<Item = i32>>(topic: &TopicName, indexes: I) -> impl Iterator<Item = TopicPartition> + use<I> {
+    let topic: Arc<str> = topic.as_str().into();
+    indexes.into_iter().map(move |partition| TopicPartition { topic: topic.clone(), partition })
 }
 
 /// Those of the topics that the client may not read, each asked for once.
@@ -72,8 +79,16 @@ pub(crate) fn refuse_epoch_below_none(current_leader_epoch: i32) -> Result<(), R
     if current_leader_epoch < -1 { Err(ResponseError::FencedLeaderEpoch) } else { Ok(()) }
 }
 
+/// Longest name of a topic, bytes.
+const NAME_BYTES_MAX: usize = 249;
+
+/// A name as the words of an error tell it: what is longer than any topic's is cut, for words may come with each of its partitions (I42).
+pub(crate) fn told(name: &str) -> &str {
+    name.split_at(name.floor_char_boundary(NAME_BYTES_MAX)).0
+}
+
 /// Kafka's rule for topic names.
 pub(crate) fn is_valid_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= 249 && name != "." && name != ".." && name.bytes().all(legal)
+    !name.is_empty() && name.len() <= NAME_BYTES_MAX && name != "." && name != ".." && name.bytes().all(legal)
 }

@@ -43,7 +43,7 @@ impl ReplicaMarkers {
     /// True only if the metadata service itself does not know the partition any more: a marker left out because this broker's image is behind
     /// would hold the last stable offset back for ever (I19).
     async fn is_gone<'a>(&self, partition: &'a TopicPartition, caught_up: &mut BTreeMap<&'a str, bool>) -> bool {
-        let topic = partition.topic.as_str();
+        let topic = &*partition.topic;
         if !caught_up.contains_key(topic) {
             // A change of nothing: it is refused for want of the topic, or returns once the image shows all that the service knows.
             let asked = self.metadata.alter_configs(ConfigResource::Topic(topic.to_owned()), Vec::new(), true).await;
@@ -61,7 +61,7 @@ impl ReplicaMarkers {
         for (at, partition) in partitions.iter().enumerate() {
             match self.find(partition) {
                 None => results[at] = Err(ResponseError::UnknownTopicOrPartition),
-                Some(_) if partition.topic == GROUP_METADATA_TOPIC => groups.push(async move {
+                Some(_) if &*partition.topic == GROUP_METADATA_TOPIC => groups.push(async move {
                     let completed = self.groups.complete_transaction(partition.partition, marker).await;
                     (at, completed.map_err(offsets_error))
                 }),
@@ -110,7 +110,7 @@ impl TxnMarkerLog for ReplicaMarkers {
                 Err(ResponseError::UnknownTopicOrPartition) if self.is_gone(partition, &mut caught_up).await => MarkerOutcome::Gone,
                 Err(ResponseError::InvalidProducerEpoch | ResponseError::TransactionCoordinatorFenced) => MarkerOutcome::Fenced,
                 Err(error) => {
-                    tracing::debug!(topic = partition.topic, partition = partition.partition, %error, "a transaction marker could not be written");
+                    tracing::debug!(topic = %partition.topic, partition = partition.partition, %error, "a transaction marker could not be written");
                     MarkerOutcome::Retry
                 }
             });

@@ -121,7 +121,7 @@ async fn loaded(broker: &Broker, fs: &SimFs) -> bool {
 }
 
 fn topic_partition() -> TopicPartition {
-    TopicPartition { topic: "t".to_owned(), partition: 0 }
+    TopicPartition { topic: "t".into(), partition: 0 }
 }
 
 async fn committed(groups: &GroupCoordinator, group: &str) -> Option<i64> {

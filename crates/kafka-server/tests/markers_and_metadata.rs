@@ -83,7 +83,7 @@ async fn services(metadata: Arc<dyn MetadataApi>, dir: &std::path::Path, env: &E
 async fn mark(services: &Services, topic: &str, partition: i32) -> MarkerOutcome {
     let producer = ProducerIdAndEpoch { producer_id: 7, producer_epoch: 1 };
     let marker = TxnMarker { producer, coordinator_epoch: 0, commit: true, version: TransactionVersion::V2 };
-    let partitions = [TopicPartition { topic: topic.to_owned(), partition }];
+    let partitions = [TopicPartition { topic: topic.into(), partition }];
     services.markers.write(marker, &partitions).await[0]
 }
 

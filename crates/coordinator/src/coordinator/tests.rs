@@ -169,7 +169,7 @@ fn commit(group: &str, joined: Option<&JoinResponse>, offset: i64) -> CommitRequ
 }
 
 fn t0() -> TopicPartition {
-    TopicPartition { topic: "t".to_owned(), partition: 0 }
+    TopicPartition { topic: "t".into(), partition: 0 }
 }
 
 async fn committed(coordinator: &GroupCoordinator, group: &str, require_stable: bool) -> Result<i64, GroupError> {
@@ -342,12 +342,12 @@ async fn groups_and_offsets_are_deleted_by_tombstones() {
     assert_eq!(outcome("none"), Err(GroupError::GroupIdNotFound));
     let delete = |topic: &str| DeleteOffsetsRequest {
         group_id: "live".to_owned(),
-        partitions: vec![TopicPartition { topic: topic.to_owned(), partition: 0 }],
+        partitions: vec![TopicPartition { topic: topic.into(), partition: 0 }],
     };
     assert_eq!(coordinator.delete_offsets(delete("t")).await.unwrap()[0].1, Err(GroupError::GroupSubscribedToTopic));
     assert_eq!(coordinator.delete_offsets(delete("other")).await.unwrap()[0].1, Ok(()));
     let mut of_deleted = commit("live", Some(&joined[0]), 9);
-    of_deleted.offsets[0].id.topic = "deleted".to_owned();
+    of_deleted.offsets[0].id.topic = "deleted".into();
     coordinator.commit_offsets(of_deleted).await.unwrap();
     let changed = ChangedTopics { deleted: vec!["deleted".to_owned()], ..ChangedTopics::default() };
     coordinator.on_cluster_changed(Arc::new(NoCluster), &changed);

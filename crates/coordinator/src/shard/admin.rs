@@ -163,7 +163,7 @@ impl GroupShard {
             let mut kept = 0;
             for (topic, partition, value) in slot.offsets.iter() {
                 let base = base_timestamp_ms.unwrap_or(value.commit_timestamp_ms);
-                let id = TopicPartition { topic: topic.to_owned(), partition };
+                let id = TopicPartition { topic: topic.into(), partition };
                 let is_held = self.pending.is_unstable(group_id, &id);
                 if !is_held && !slot.group.is_subscribed_to(topic) && value.is_expired(base, now.wall_ms, self.config.offsets_retention_ms)
                 {
@@ -187,7 +187,7 @@ impl GroupShard {
 
     fn work_out_topics_deleted(&self, topics: &[String]) -> Removal {
         let gone = self.groups.iter().flat_map(|(group_id, slot)| {
-            let gone = self.offsets_of(group_id, slot).filter(|id| topics.contains(&id.topic));
+            let gone = self.offsets_of(group_id, slot).filter(|id| topics.iter().any(|deleted| **deleted == *id.topic));
             gone.map(|id| (group_id.clone(), id))
         });
         Removal { offsets: gone.collect(), ..Removal::default() }

@@ -317,5 +317,5 @@ fn commit(member_id: &str, generation_id: i32, offset: i64) -> CommitRequest {
 }
 
 fn topic_partition(topic: &str, partition: i32) -> TopicPartition {
-    TopicPartition { topic: topic.to_owned(), partition }
+    TopicPartition { topic: topic.into(), partition }
 }

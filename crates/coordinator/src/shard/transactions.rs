@@ -66,7 +66,7 @@ impl GroupShard {
     pub(crate) fn replay_transactional(&mut self, producer_id: i64, record: &StateRecord) -> Result<Option<i16>, WireError> {
         match records::decode(record)? {
             GroupRecord::Offset { group, topic, partition, value: Some(value) } => {
-                let id = TopicPartition { topic, partition };
+                let id = TopicPartition { topic: topic.into(), partition };
                 self.pending.put(producer_id, &group.into(), id, value);
                 Ok(None)
             }

@@ -1,5 +1,7 @@
 //! The records of `__transaction_state`, byte for byte Kafka's: key version 0; values in version 1 (flexible), version 0 is read too.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use crate::messages::TopicPartition;
@@ -59,7 +61,7 @@ fn decode_value(value: &[u8]) -> Result<TransactionData, WireError> {
         client_version: TransactionVersion::V1,
     };
     for _ in 0..reader.nullable_array_len()?.unwrap_or(0) {
-        let topic = reader.string()?;
+        let topic: Arc<str> = reader.string()?.into();
         for _ in 0..reader.array_len()? {
             data.partitions.insert(TopicPartition { topic: topic.clone(), partition: reader.i32()? });
         }
@@ -122,7 +124,7 @@ fn put_partitions(buf: &mut BytesMut, data: &TransactionData) {
     let mut topics: Vec<(&str, Vec<i32>)> = Vec::new();
     for id in &data.partitions {
         match topics.last_mut() {
-            Some((topic, partitions)) if *topic == id.topic => partitions.push(id.partition),
+            Some((topic, partitions)) if *topic == &*id.topic => partitions.push(id.partition),
             _ => topics.push((&id.topic, vec![id.partition])),
         }
     }
@@ -140,7 +142,7 @@ mod tests {
     use super::*;
 
     fn data(state: TransactionState, partitions: &[(&str, i32)]) -> TransactionData {
-        let partitions = partitions.iter().map(|(topic, partition)| TopicPartition { topic: (*topic).to_owned(), partition: *partition });
+        let partitions = partitions.iter().map(|(topic, partition)| TopicPartition { topic: (*topic).into(), partition: *partition });
         TransactionData {
             producer_id: 7,
             previous_producer_id: 7,

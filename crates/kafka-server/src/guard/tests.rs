@@ -102,12 +102,43 @@ pub(super) fn codecs() -> Vec<Codec> {
     ]
 }
 
-/// Writes a value of every field that a version has, sizes and contents by `random`.
+/// The sizes of what a [`Maker`] writes, within so many arrays.
+pub(super) trait Sizes {
+    fn text_len(&mut self, depth: u32) -> u32;
+    fn count(&mut self, depth: u32) -> u32;
+    /// One is true, and no field's default.
+    fn number(&mut self) -> i32 {
+        1
+    }
+}
+
+/// Everything short, and few of each.
+struct Small(u64);
+
+impl Small {
+    fn below(&mut self, bound: u32) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 33) as u32) % bound
+    }
+}
+
+impl Sizes for Small {
+    fn text_len(&mut self, _depth: u32) -> u32 {
+        1 + self.below(150)
+    }
+
+    fn count(&mut self, _depth: u32) -> u32 {
+        self.below(4)
+    }
+}
+
+/// Writes a value of every field that a version has.
 struct Maker<'a> {
     out: Vec<u8>,
     version: i16,
     flexible: bool,
-    random: &'a mut dyn FnMut(u32) -> u32,
+    depth: u32,
+    sizes: &'a mut dyn Sizes,
 }
 
 impl Maker<'_> {
@@ -157,22 +188,26 @@ impl Maker<'_> {
 
     fn kind(&mut self, kind: &'static Kind) {
         match kind {
-            // One is true, and no field's default.
+            Kind::Fixed(4) => self.out.extend(self.sizes.number().to_be_bytes()),
             Kind::Fixed(len) => self.out.extend((1..=*len).map(|byte| u8::from(byte == *len))),
             Kind::Str | Kind::Bytes => {
-                let len = 1 + (self.random)(150);
+                let len = self.sizes.text_len(self.depth);
                 self.len(len, if matches!(kind, Kind::Str) { 2 } else { 4 });
                 self.out.extend((0..len).map(|index| b'a' + (index % 26) as u8));
             }
             Kind::List(element) => {
-                let count = (self.random)(4);
+                let count = self.sizes.count(self.depth);
                 self.len(count, 4);
+                self.depth += 1;
                 (0..count).for_each(|_| self.kind(element));
+                self.depth -= 1;
             }
             Kind::Array(fields) => {
-                let count = (self.random)(4);
+                let count = self.sizes.count(self.depth);
                 self.len(count, 4);
+                self.depth += 1;
                 (0..count).for_each(|_| self.fields(fields));
+                self.depth -= 1;
             }
             Kind::Struct(fields) => self.fields(fields),
             Kind::Optional(fields) => {
@@ -185,13 +220,13 @@ impl Maker<'_> {
 
 /// A request body of the skeleton in `version`.
 pub(super) fn make(skeleton: &'static Skeleton, version: i16, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
-    let mut random = |bound: u32| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 33) as u32) % bound
-    };
+    make_sized(skeleton, version, &mut Small(seed | 1))
+}
+
+/// A request body of the skeleton in `version`, of these sizes.
+pub(super) fn make_sized(skeleton: &'static Skeleton, version: i16, sizes: &mut dyn Sizes) -> Vec<u8> {
     let flexible = version >= skeleton.flexible_from;
-    let mut maker = Maker { out: Vec::new(), version, flexible, random: &mut random };
+    let mut maker = Maker { out: Vec::new(), version, flexible, depth: 0, sizes };
     maker.fields(skeleton.fields);
     maker.out
 }

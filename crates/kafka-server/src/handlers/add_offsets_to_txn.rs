@@ -21,7 +21,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AddOffsetsToTxnRequest
     let partition = ctx.services.groups.partition_for(request.group_id.0.as_str());
     let producer = ProducerIdAndEpoch { producer_id: request.producer_id.0, producer_epoch: request.producer_epoch };
     let who = TxnProducer { transactional_id: request.transactional_id.0.to_string(), producer };
-    let offsets = vec![TopicPartition { topic: GROUP_METADATA_TOPIC.to_owned(), partition }];
+    let offsets = vec![TopicPartition { topic: GROUP_METADATA_TOPIC.into(), partition }];
     let added = ctx.services.transactions.add_partitions(who, offsets, TransactionVersion::V1).await;
     let code = added.err().map_or(0, |error| transaction_code(error, ctx.api_version >= FENCED_FROM));
     AddOffsetsToTxnResponse::default().with_error_code(code)

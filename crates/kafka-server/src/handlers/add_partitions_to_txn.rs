@@ -14,7 +14,7 @@ use siltstone_metadata::acls::{AclOperation, ResourceType};
 use crate::context::RequestContext;
 use crate::error_codes::transaction_code;
 use crate::state_topics::{GROUP_METADATA_TOPIC, TRANSACTION_STATE_TOPIC};
-use crate::topic_lookup::by_name;
+use crate::topic_lookup::{by_name, partitions_of};
 
 /// First version whose clients know PRODUCER_FENCED.
 const FENCED_FROM: i16 = 2;
@@ -74,10 +74,7 @@ async fn one(ctx: &RequestContext, transaction: AddPartitionsToTxnTransaction) -
     }
     let producer = ProducerIdAndEpoch { producer_id: producer_id.0, producer_epoch };
     let who = TxnProducer { transactional_id: transactional_id.0.to_string(), producer };
-    let of_topic = |topic: &AddPartitionsToTxnTopic| {
-        let name = topic.name.0.to_string();
-        topic.partitions.clone().into_iter().map(move |partition| TopicPartition { topic: name.clone(), partition })
-    };
+    let of_topic = |topic: &AddPartitionsToTxnTopic| partitions_of(&topic.name, topic.partitions.clone());
     let partitions: Vec<TopicPartition> = topics.iter().flat_map(of_topic).collect();
     let code = |error| transaction_code(error, ctx.api_version >= FENCED_FROM);
     let codes: Result<Vec<i16>, i16> = if verify_only {

@@ -72,7 +72,7 @@ mod tests {
 
     use super::*;
     use crate::rig::Rig;
-    use crate::state_log::GROUP_METADATA_TOPIC;
+    use crate::state_topics::GROUP_METADATA_TOPIC;
 
     /// I44: what the client may not describe is not assigned to it.
     #[tokio::test]

@@ -8,9 +8,10 @@ use siltstone_metadata::MetadataError;
 use siltstone_metadata::acls::AclOperation;
 use siltstone_metadata::api::{AdminChange, Election};
 
+use crate::answer::AnswerRoom;
 use crate::context::RequestContext;
 use crate::error_codes::{Refused, with_error};
-use crate::topic_lookup::topic_name;
+use crate::topic_lookup::{told, topic_name};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -> ElectLeadersResponse {
     let election = match request.election_type {
@@ -32,19 +33,24 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ElectLeadersRequest) -
             topics.map(|(name, count)| (topic_name(name), (0..i32::try_from(count).unwrap_or(i32::MAX)).collect())).collect()
         }
     };
+    // Four bytes would ask for the topic's name in the error's words each time (I42).
+    let mut room = AnswerRoom::new();
+    if let Err(error) = room.check_parts(asked.iter().map(|(_, partitions)| partitions.len()).sum()) {
+        return finish(ctx, Err(error), Vec::new());
+    }
     let mut results = Vec::with_capacity(asked.len());
     for (name, partitions) in asked {
         let mut elected = Vec::with_capacity(partitions.len());
         for index in partitions {
-            let outcome = match permitted {
+            let outcome = match permitted.and(room.check()) {
                 Ok(()) => elect(ctx, name.0.as_str(), index, election).await.map_err(Refused::from),
                 Err(error) => Err(error.into()),
             };
             if all && outcome == Err(MetadataError::ElectionNotNeeded.into()) {
                 continue;
             }
-            let result = PartitionResult::default().with_partition_id(index);
-            elected.push(with_error!(result, outcome));
+            room.take_outcome(&outcome);
+            elected.push(with_error!(PartitionResult::default().with_partition_id(index), outcome));
         }
         if !all || !elected.is_empty() {
             results.push(ReplicaElectionResult::default().with_topic(name).with_partition_result(elected));
@@ -62,7 +68,7 @@ fn finish(ctx: &RequestContext, permitted: Result<(), ResponseError>, results: V
 async fn elect(ctx: &RequestContext, topic: &str, index: i32, election: Election) -> Result<(), MetadataError> {
     let image = ctx.services.metadata.image();
     let unknown = |what: String| MetadataError::UnknownPartition(format!("No such {what}"));
-    let known = image.topic(topic).ok_or_else(|| unknown(format!("topic as {topic}")))?;
+    let known = image.topic(topic).ok_or_else(|| unknown(format!("topic as {}", told(topic))))?;
     let id = TopicIdPartition::new(known.id, index);
     let partition = image.partition(id).ok_or_else(|| unknown(format!("partition as {topic}-{index}")))?;
     // The answer for most partitions of a cluster, found without asking the metadata service for each.

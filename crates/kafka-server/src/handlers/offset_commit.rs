@@ -1,6 +1,7 @@
 //! OffsetCommit: a group's positions, stored.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
@@ -65,14 +66,16 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ById<OffsetCommitReque
 
 /// The offsets of partitions that are found.
 fn known_offsets(request: &OffsetCommitRequest, find: impl Fn(&TopicName, i32) -> Result<(), ResponseError>) -> Vec<CommitOffset> {
-    let partitions = request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition)));
-    let known = partitions.filter(|(topic, partition)| find(topic, partition.partition_index).is_ok());
-    known
-        .map(|(topic, partition)| CommitOffset {
-            id: TopicPartition { topic: topic.0.to_string(), partition: partition.partition_index },
+    let mut known = Vec::new();
+    for topic in &request.topics {
+        let name: Arc<str> = topic.name.as_str().into();
+        let partitions = topic.partitions.iter().filter(|partition| find(&topic.name, partition.partition_index).is_ok());
+        known.extend(partitions.map(|partition| CommitOffset {
+            id: TopicPartition { topic: name.clone(), partition: partition.partition_index },
             offset: partition.committed_offset,
             leader_epoch: partition.committed_leader_epoch,
             metadata: partition.committed_metadata.as_ref().map(|text| text.to_string()),
-        })
-        .collect()
+        }));
+    }
+    known
 }

@@ -1,6 +1,7 @@
 //! OffsetDelete (KIP-496): takes committed positions away from a group that does not use them.
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::offset_delete_request::OffsetDeleteRequestTopic;
 use kafka_protocol::messages::offset_delete_response::{OffsetDeleteResponsePartition, OffsetDeleteResponseTopic};
 use kafka_protocol::messages::{OffsetDeleteRequest, OffsetDeleteResponse, TopicName};
 use siltstone_coordinator::{DeleteOffsetsRequest, TopicPartition};
@@ -8,7 +9,7 @@ use siltstone_metadata::acls::{AclOperation, ResourceType};
 
 use crate::context::RequestContext;
 use crate::error_codes::{group_code, group_error};
-use crate::topic_lookup::{by_name, unreadable};
+use crate::topic_lookup::{by_name, partitions_of, unreadable};
 
 pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -> OffsetDeleteResponse {
     if let Err(error) = ctx.authorize(AclOperation::Delete, ResourceType::Group, request.group_id.0.as_str()) {
@@ -20,10 +21,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: OffsetDeleteRequest) -
         true => Err(ResponseError::TopicAuthorizationFailed),
         false => by_name(&image, topic, partition),
     };
-    let asked =
-        request.topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition.partition_index)));
-    let known = asked.filter(|(topic, partition)| find(topic, *partition).is_ok());
-    let partitions = known.map(|(topic, partition)| TopicPartition { topic: topic.0.to_string(), partition }).collect();
+    let known = |topic: &OffsetDeleteRequestTopic| -> Vec<TopicPartition> {
+        let indexes = topic.partitions.iter().map(|partition| partition.partition_index);
+        partitions_of(&topic.name, indexes.filter(|index| find(&topic.name, *index).is_ok())).collect()
+    };
+    let partitions = request.topics.iter().flat_map(known).collect();
     let delete = DeleteOffsetsRequest { group_id: request.group_id.0.to_string(), partitions };
     let mut outcomes = match ctx.services.groups.delete_offsets(delete).await {
         Ok(outcomes) => outcomes.into_iter(),

@@ -1,6 +1,7 @@
 //! OffsetFetch: the committed positions of one group, or from version 8 of several (KIP-709).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestTopic, OffsetFetchRequestTopics};
@@ -19,7 +20,7 @@ use crate::answer::AnswerRoom;
 use crate::by_topic_id::{ById, FIRST_VERSION, put_names};
 use crate::context::RequestContext;
 use crate::error_codes::group_error;
-use crate::topic_lookup::{text, topic_name};
+use crate::topic_lookup::{partitions_of, text, topic_name};
 
 type Fetched = Vec<(TopicPartition, CommittedOffset)>;
 
@@ -157,16 +158,12 @@ async fn fetch(ctx: &RequestContext, mut request: FetchOffsetsRequest) -> Result
     ctx.services.groups.fetch_offsets(request).await.map_err(group_error)
 }
 
-fn ids<'a>(topic: &'a str, indexes: &'a [i32]) -> impl Iterator<Item = TopicPartition> + 'a {
-    indexes.iter().map(|partition| TopicPartition { topic: topic.to_owned(), partition: *partition })
-}
-
 fn partitions(topics: &[OffsetFetchRequestTopic]) -> Vec<TopicPartition> {
-    topics.iter().flat_map(|topic| ids(topic.name.0.as_str(), &topic.partition_indexes)).collect()
+    topics.iter().flat_map(|topic| partitions_of(&topic.name, topic.partition_indexes.iter().copied())).collect()
 }
 
 fn topic_partitions(topic: &OffsetFetchRequestTopics) -> impl Iterator<Item = TopicPartition> + '_ {
-    ids(topic.name.0.as_str(), &topic.partition_indexes)
+    partitions_of(&topic.name, topic.partition_indexes.iter().copied())
 }
 
 fn topics(fetched: Fetched, error_code: i16) -> Vec<OffsetFetchResponseTopic> {
@@ -210,8 +207,8 @@ fn stability_code(committed: &CommittedOffset) -> i16 {
 }
 
 /// Runs of one topic, in the order in which they came.
-fn by_topic(fetched: Fetched) -> Vec<(String, Vec<(i32, CommittedOffset)>)> {
-    let mut topics: Vec<(String, Vec<(i32, CommittedOffset)>)> = Vec::new();
+fn by_topic(fetched: Fetched) -> Vec<(Arc<str>, Vec<(i32, CommittedOffset)>)> {
+    let mut topics: Vec<(Arc<str>, Vec<(i32, CommittedOffset)>)> = Vec::new();
     for (id, committed) in fetched {
         match topics.last_mut() {
             Some((topic, offsets)) if *topic == id.topic => offsets.push((id.partition, committed)),

@@ -1,6 +1,7 @@
 //! TxnOffsetCommit: a group's positions as part of a transaction (KIP-98, KIP-447).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::txn_offset_commit_request::TxnOffsetCommitRequestTopic;
@@ -64,16 +65,18 @@ pub(crate) async fn handle(ctx: &RequestContext, request: TxnOffsetCommitRequest
 
 /// The offsets of partitions that are found.
 fn known_offsets(topics: &[TxnOffsetCommitRequestTopic], find: impl Fn(&TopicName, i32) -> Result<(), ResponseError>) -> Vec<CommitOffset> {
-    let partitions = topics.iter().flat_map(|topic| topic.partitions.iter().map(move |partition| (&topic.name, partition)));
-    let known = partitions.filter(|(topic, partition)| find(topic, partition.partition_index).is_ok());
-    known
-        .map(|(topic, partition)| CommitOffset {
-            id: TopicPartition { topic: topic.0.to_string(), partition: partition.partition_index },
+    let mut known = Vec::new();
+    for topic in topics {
+        let name: Arc<str> = topic.name.as_str().into();
+        let partitions = topic.partitions.iter().filter(|partition| find(&topic.name, partition.partition_index).is_ok());
+        known.extend(partitions.map(|partition| CommitOffset {
+            id: TopicPartition { topic: name.clone(), partition: partition.partition_index },
             offset: partition.committed_offset,
             leader_epoch: partition.committed_leader_epoch,
             metadata: partition.committed_metadata.as_ref().map(|text| text.to_string()),
-        })
-        .collect()
+        }));
+    }
+    known
 }
 
 async fn commit(
@@ -127,7 +130,7 @@ async fn begin(ctx: &RequestContext, request: &TxnOffsetCommitRequest) -> Result
         return Ok(None);
     };
     let who = TxnProducer { transactional_id: request.transactional_id.0.to_string(), producer };
-    let asked = vec![TopicPartition { topic: GROUP_METADATA_TOPIC.to_owned(), partition }];
+    let asked = vec![TopicPartition { topic: GROUP_METADATA_TOPIC.into(), partition }];
     match verify(services, version, who, asked).await.into_iter().next() {
         Some(Ok(())) => Ok(Some(WriteGuard(guard.value()))),
         Some(Err(TransactionError::ProducerFenced)) => Err(ResponseError::InvalidProducerEpoch),

@@ -2,14 +2,16 @@
 
 use kafka_protocol::ResponseError;
 use kafka_protocol::messages::WriteTxnMarkersResponse;
+use kafka_protocol::messages::write_txn_markers_request::WritableTxnMarkerTopic;
 use kafka_protocol::messages::write_txn_markers_response::{
     WritableTxnMarkerPartitionResult, WritableTxnMarkerResult, WritableTxnMarkerTopicResult,
 };
-use siltstone_coordinator::{ProducerIdAndEpoch, TopicPartition, TransactionVersion, TxnMarker};
+use siltstone_coordinator::{ProducerIdAndEpoch, TransactionVersion, TxnMarker};
 use siltstone_metadata::acls::AclOperation;
 
 use crate::by_topic_id::VersionedMarkers;
 use crate::context::RequestContext;
+use crate::topic_lookup::partitions_of;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: VersionedMarkers) -> WriteTxnMarkersResponse {
     let VersionedMarkers { request, levels } = request;
@@ -25,19 +27,17 @@ pub(crate) async fn handle(ctx: &RequestContext, request: VersionedMarkers) -> W
             commit: marker.transaction_result,
             version: TransactionVersion::from_level(level.into()),
         };
-        let of_topic = marker.topics.iter().flat_map(|topic| {
-            let name = topic.name.0.to_string();
-            topic.partition_indexes.iter().map(move |index| TopicPartition { topic: name.clone(), partition: *index })
-        });
-        let partitions: Vec<TopicPartition> = of_topic.collect();
         let codes = match allowed {
-            true => ctx.services.markers.append(end, &partitions).await,
-            false => vec![Err(ResponseError::ClusterAuthorizationFailed); partitions.len()],
+            true => {
+                let of_topic = |topic: &WritableTxnMarkerTopic| partitions_of(&topic.name, topic.partition_indexes.clone());
+                ctx.services.markers.append(end, &marker.topics.iter().flat_map(of_topic).collect::<Vec<_>>()).await
+            }
+            false => Vec::new(),
         };
         let mut codes = codes.into_iter();
         let topics = marker.topics.into_iter().map(|topic| {
             let partitions = topic.partition_indexes.iter().map(|index| {
-                let code = codes.next().and_then(Result::err).map_or(0, |code| code.code());
+                let code = codes.next().unwrap_or(Err(ResponseError::ClusterAuthorizationFailed)).err().map_or(0, |code| code.code());
                 WritableTxnMarkerPartitionResult::default().with_partition_index(*index).with_error_code(code)
             });
             let partitions = partitions.collect();

@@ -134,7 +134,8 @@ fn a_silent_member_and_one_that_gives_nothing_up_are_removed() {
 #[test]
 fn expressions_subscribe_to_new_topics_and_end_with_their_last_member() {
     let with = |regex: &str, request| ConsumerHeartbeatRequest { subscribed_regex: Some(regex.to_owned()), ..request };
-    let mut world = World::new(TestCluster::default().with_topic("a1", 2).with_topic("b", 2));
+    let mut world = World::new(TestCluster::default().with_topic("a1", 2).with_topic("a3", 2).with_topic("b", 2));
+    world.hidden = Some("a3");
     let joining = ConsumerHeartbeatRequest { subscribed_topics: None, ..join("m", &[]) };
     assert_eq!(world.error(with("[", joining.clone())), GroupError::InvalidRegularExpression);
     let m = world.beat(with("a.*", joining)).unwrap();
@@ -183,8 +184,8 @@ fn commits_are_fenced_by_epochs() {
     let mut world = World::new(TestCluster::default().with_topic("t", 2));
     world.beat(join("a", &["t"])).unwrap();
     let mut commit = Commit { member_id: "a", group_instance_id: None, epoch: 2, is_transactional: false, knows_member_epochs: true };
-    let ours = [crate::TopicPartition { topic: "t".to_owned(), partition: 0 }];
-    let other = [crate::TopicPartition { topic: "t".to_owned(), partition: 5 }];
+    let ours = [crate::TopicPartition { topic: "t".into(), partition: 0 }];
+    let other = [crate::TopicPartition { topic: "t".into(), partition: 5 }];
     let judge = |world: &World, commit, of: &[crate::TopicPartition]| world.group.validate_commit(commit, of.iter(), &world.cluster);
     assert_eq!(judge(&world, commit, &ours), Ok(()));
     assert_eq!(judge(&world, Commit { knows_member_epochs: false, ..commit }, &ours), Err(GroupError::UnsupportedVersion));

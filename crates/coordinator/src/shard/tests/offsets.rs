@@ -33,7 +33,7 @@ const WEEK_SECONDS: u64 = 7 * 24 * 3600;
 
 fn on_topic(topic: &str, request: CommitRequest) -> CommitRequest {
     let mut request = request;
-    request.offsets[0].id.topic = topic.to_owned();
+    request.offsets[0].id.topic = topic.into();
     request
 }
 

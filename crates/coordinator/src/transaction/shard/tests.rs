@@ -92,7 +92,7 @@ impl World {
 
     fn add(&mut self, producer: ProducerIdAndEpoch, partition: i32, version: TransactionVersion) -> Result<(), TransactionError> {
         let who = who(producer);
-        let partitions = [TopicPartition { topic: "t".to_owned(), partition }];
+        let partitions = [TopicPartition { topic: "t".into(), partition }];
         match self.ask(|shard, waiter, now| shard.add_partitions(&who, &partitions, version, waiter, now)) {
             Some(Reply::Done(result)) => result,
             other => panic!("not an answer: {other:?}"),
@@ -151,7 +151,7 @@ fn a_transaction_of_version_1_keeps_its_epoch() {
     let producer = world.init();
     assert_eq!(producer, ProducerIdAndEpoch { producer_id: 100, producer_epoch: 0 });
     assert_eq!(world.add(producer, 0, TransactionVersion::V1), Ok(()));
-    let partitions = [0, 1].map(|partition| TopicPartition { topic: "t".to_owned(), partition });
+    let partitions = [0, 1].map(|partition| TopicPartition { topic: "t".into(), partition });
     let verified = world.shard.verify_partitions(&who(producer), &partitions);
     assert_eq!(verified, Ok(vec![Ok(()), Err(TransactionError::TransactionAbortable)]));
     assert_eq!(world.end(producer, true, TransactionVersion::V1), Ok(ProducerIdAndEpoch::NONE));

@@ -76,7 +76,7 @@ impl Produce {
             match self.handlers.services.replicas.begin_verification(part.id, producer, header.base_sequence, bumps_epoch).await {
                 Ok(None) => {}
                 Ok(Some(guard)) => {
-                    let topic = image.topic_by_id(part.id.topic_id).map(|topic| topic.name.clone()).unwrap_or_default();
+                    let topic = image.topic_by_id(part.id.topic_id).map_or("", |topic| topic.name.as_str()).into();
                     questions.push(Question { at, partition: TopicPartition { topic, partition: part.id.partition }, guard });
                 }
                 Err(error) => {
