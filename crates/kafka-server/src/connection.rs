@@ -29,11 +29,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
 use siltstone_common::clock::Clock;
 use siltstone_log::LogSlice;
-use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 pub(crate) use ended::Ended;
@@ -285,7 +283,7 @@ impl Connection {
             }
             Verdict::Look => {
                 self.watch.seen();
-                self.has_gone().then_some(Ended::ByClient)
+                self.stream.as_ref().is_some_and(inbound::has_ended).then_some(Ended::ByClient)
             }
             Verdict::Idle => Some(Ended::Idle),
             Verdict::TooSlow => Some(Ended::TooSlow),
@@ -298,12 +296,6 @@ impl Connection {
     fn is_deaf(&self) -> bool {
         let waits = self.pipeline.back().is_some_and(|slot| matches!(slot.work, Work::Reading(_)));
         self.ending.is_some() || (waits && !self.reads)
-    }
-
-    /// True if the client has closed its side, whatever it has sent before.
-    fn has_gone(&self) -> bool {
-        let readiness = self.stream.as_ref().and_then(|stream| stream.ready(Interest::READABLE).now_or_never());
-        readiness.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
     }
 
     /// True once the client has gone, or the server stops, and nothing is left that must be finished.

@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
+use futures::FutureExt;
 use thiserror::Error;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::answer::LENGTH_PREFIX_BYTES;
@@ -186,6 +188,12 @@ impl Inbound {
         self.allocation_bytes = self.buffer.capacity();
         true
     }
+}
+
+/// True if the client has closed its side, whatever it has sent before.
+pub(crate) fn has_ended(stream: &TcpStream) -> bool {
+    let readiness = stream.ready(Interest::READABLE).now_or_never();
+    readiness.is_some_and(|ready| ready.map_or(true, |ready| ready.is_read_closed()))
 }
 
 /// Says what a peer that speaks another protocol speaks.
