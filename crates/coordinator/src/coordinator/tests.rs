@@ -441,7 +441,7 @@ async fn offsets_that_a_transaction_holds_go_with_their_topic_and_by_offset_dele
     for by_topic in [true, false] {
         coordinator.commit_transactional_offsets(of_transaction("g", None, 5)).await.unwrap();
         if by_topic {
-            let changed = ChangedTopics { deleted: vec![t0().topic], ..ChangedTopics::default() };
+            let changed = ChangedTopics { deleted: vec![t0().topic.to_string()], ..ChangedTopics::default() };
             coordinator.on_cluster_changed(Arc::new(NoCluster), &changed);
         } else {
             let delete = DeleteOffsetsRequest { group_id: "g".to_owned(), partitions: vec![t0()] };
@@ -450,7 +450,7 @@ async fn offsets_that_a_transaction_holds_go_with_their_topic_and_by_offset_dele
         coordinator.complete_transaction(partition, end_of_transaction(true)).await.unwrap();
         assert_eq!(stable(&coordinator, "g").await, Some(-1), "deleted with its topic: {by_topic}");
     }
-    coordinator.shutdown();
+    coordinator.on_leadership(&Leadership::default());
     let again = leading(&log, GroupCoordinatorConfig::default()).await;
     assert_eq!(stable(&again, "g").await, Some(-1));
 }
