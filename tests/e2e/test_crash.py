@@ -76,6 +76,7 @@ def test_the_disk_budget_holds_whatever_local_retention_says(make_broker):
         acknowledged = produce(broker, "big", values(20_000))
         wait_until(lambda: broker.metric("local_dropped_bytes") > 2_000_000, "uploaded segments went")
         assert read_all(broker, "big") == acknowledged
+        assert "disk_budget is less than the write-ahead log alone may take" in broker.log()
 
 
 def test_a_second_broker_on_the_same_directory_is_refused(broker, make_broker):

@@ -85,6 +85,20 @@ def test_the_bucket_checks_out_and_damage_is_found(broker):
     assert code != 0 and sorted(finding["problem"] for finding in report["findings"]) == ["damaged_object", "missing_object"]
 
 
+def test_a_check_of_a_mistyped_bucket_makes_none(broker, tmp_path):
+    import subprocess
+
+    from broker import BINARY
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for directory, reason in [(tmp_path / "typo", "no such directory"), (empty, "no broker has used it")]:
+        command = [BINARY, "bucket", "fsck", "--object-store", f"file://{directory}", "--metadata", f"http://127.0.0.1:{broker.admin_port}"]
+        done = subprocess.run(command, capture_output=True, timeout=60, text=True)
+        assert done.returncode != 0 and reason in done.stderr, done
+    assert not (tmp_path / "typo").exists()
+
+
 def test_one_large_record_wakes_an_idle_log(broker):
     """A batch that is worth a commit by itself, on a log at rest, one after the other."""
     create_topic(broker, "large", max_message_bytes=20_000_000)

@@ -124,7 +124,8 @@ pub(crate) fn of_broker(ctx: &RequestContext, image: &MetadataImage) -> Vec<Conf
         let value = broker_values(&ctx.services, image, def.name).first().map(|(_, value)| (*value).to_owned());
         ConfigEntry { def, value, origins: broker_origins(ctx, image, def.name) }
     });
-    entries.filter(|entry| !entry.def.internal || entry.value.is_some()).collect()
+    let is_set = |entry: &ConfigEntry| entry.origins.iter().any(|origin| origin.source != ConfigSource::Default);
+    entries.filter(|entry| !entry.def.unlisted() || is_set(entry)).collect()
 }
 
 /// The cluster-wide dynamic defaults that are set.

@@ -2,14 +2,16 @@
 //!
 //! The codec trusts lengths on the wire (an array count goes straight into an allocation, unknown tagged fields are kept in maps), so every
 //! frame is first walked along a skeleton of its API: the kinds of its fields in its version. The walk allocates nothing. It refuses a length
-//! beyond the bytes that remain, more unknown tags than any client sends, and elements whose structs would need far more memory than
-//! their bytes (I42); it ends with an estimate of what decoding will allocate. Bytes after the last field are ignored, as Kafka ignores them.
+//! beyond the bytes that remain, more unknown tags than any client sends, elements whose structs would need far more memory than
+//! their bytes, and questions that ask for too many things at once (I42); it ends with an estimate of what decoding will allocate. Bytes after the last field are ignored, as Kafka ignores them.
 
 mod skeletons;
 mod walker;
 
 pub(crate) use skeletons::skeleton;
 pub(crate) use walker::{Malformed, Walker};
+
+use crate::limits::{QUESTION_PARTS_MAX, QUESTIONS};
 
 /// The fixed part of a request header, and where the body begins.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +55,9 @@ pub(crate) fn admit(frame: &[u8], body_start: usize, key: i16, version: i16) -> 
     let skeleton = skeleton(key).ok_or(Malformed::NoSkeleton)?;
     let mut walker = Walker::new(frame, body_start, version, version >= skeleton.flexible_from);
     walker.fields(skeleton.fields)?;
+    if QUESTIONS.contains(&key) && walker.parts() > QUESTION_PARTS_MAX {
+        return Err(Malformed::TooManyParts(walker.parts()));
+    }
     walker.estimate()
 }
 

@@ -13,8 +13,8 @@ pub(crate) const PIPELINE_MAX: usize = 64;
 pub(crate) const OUTBOUND_BYTES_MAX: usize = 256 * KIB;
 /// Frames of every API but Produce end here, bytes: nothing that a client can ask for is larger.
 pub(crate) const ORDINARY_REQUEST_BYTES_MAX: usize = 16 * MIB;
-/// Frames of questions end here, bytes: a few bytes of one may ask for many.
-pub(crate) const QUESTION_BYTES_MAX: usize = MIB;
+/// Things that one question may ask for: a few bytes of it may ask for many.
+pub(crate) const QUESTION_PARTS_MAX: usize = 512 * KIB;
 /// What questions are: OffsetFetch, FindCoordinator, DescribeGroups, DescribeConfigs, DescribeLogDirs, DescribeProducers, DescribeTransactions,
 /// ConsumerGroupDescribe.
 pub(crate) const QUESTIONS: [i16; 8] = [9, 10, 15, 32, 35, 61, 65, 69];

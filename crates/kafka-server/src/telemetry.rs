@@ -234,11 +234,18 @@ impl ClientTelemetry {
         if push.data.len() > self.bytes_max {
             return Err(ResponseError::TelemetryTooLarge);
         }
+        // What one client sends keeps no other waiting while it is inflated and read.
+        let mut values = instance.values.clone();
+        drop(instances);
         let inflated = match codec {
             None => std::borrow::Cow::Borrowed(push.data),
             Some(codec) => decompress(codec, push.data, INFLATED_BYTES_MAX).map(Into::into).map_err(|_| ResponseError::InvalidRecord)?,
         };
-        keep(&mut instance.values, &inflated)
+        let kept = keep(&mut values, &inflated);
+        if let Some(instance) = self.instances.lock().get_mut(&push.instance) {
+            instance.values = values;
+        }
+        kept
     }
 
     /// The metrics that clients have sent which are there at `now_ms` (of the monotonic clock).

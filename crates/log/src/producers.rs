@@ -25,6 +25,10 @@ pub use marker::EndTxnMarker;
 pub use verify::VerificationGuard;
 use verify::Verifications;
 
+/// Producers remembered; above, those that wrote longest ago are forgotten: a client can have any number of ids (I42).
+const PRODUCERS_MAX: usize = 10_000;
+/// How many are forgotten at once.
+const PRODUCERS_FORGOTTEN: usize = PRODUCERS_MAX / 8;
 /// Batches remembered per producer: as many as a client may have in flight (`max.in.flight.requests.per.connection` of idempotent clients).
 const BATCHES_KEPT: usize = 5;
 /// No coordinator has written a marker.
@@ -282,7 +286,9 @@ impl ProducerStates {
             return None;
         }
         if header.is_control() {
-            return marker.and_then(|marker| self.transaction_ended(header, marker));
+            let aborted = marker.and_then(|marker| self.transaction_ended(header, marker));
+            self.forget_oldest(header.producer_id);
+            return aborted;
         }
         let entry = self.producers.entry(header.producer_id).or_insert_with(|| ProducerEntry::new(header.producer_epoch));
         entry.enter_epoch(header.producer_epoch);
@@ -306,6 +312,7 @@ impl ProducerStates {
                 self.open.insert(header.base_offset, header.producer_id);
             }
         }
+        self.forget_oldest(header.producer_id);
         None
     }
 
@@ -355,6 +362,21 @@ impl ProducerStates {
             }
             keep
         });
+    }
+
+    /// Forgets those that wrote longest ago, once there are too many; none with an open transaction, and not `newest`. Depends on what is in the
+    /// log alone, so that a replay forgets the same (I17).
+    fn forget_oldest(&mut self, newest: i64) {
+        if self.producers.len() <= PRODUCERS_MAX {
+            return;
+        }
+        let idle = self.producers.iter().filter(|(id, entry)| **id != newest && entry.txn_first_offset.is_none());
+        let mut idle: Vec<(i64, i64)> = idle.map(|(id, entry)| (entry.last_timestamp_ms, *id)).collect();
+        idle.sort_unstable();
+        for (_, producer_id) in idle.into_iter().take(PRODUCERS_FORGOTTEN) {
+            self.producers.remove(&producer_id);
+            self.max_expired_producer_id = self.max_expired_producer_id.max(producer_id);
+        }
     }
 
     /// All active producers, by id.

@@ -10,6 +10,7 @@ mod broker_group;
 mod broker_log;
 mod broker_security;
 mod broker_server;
+mod broker_unlisted;
 pub mod client_metrics;
 mod group;
 mod resolve;
@@ -68,6 +69,8 @@ pub enum Check {
     OneOfAnyCase(&'static [&'static str]),
     /// A list of these words.
     ListOf(&'static [&'static str]),
+    /// A list of `address:limit`. Names are not resolved, so they are refused rather than forgotten.
+    AddressLimits,
     /// `*` or a list of `partition:broker`.
     ThrottledReplicas,
     /// `earliest`, `latest` or `by_duration:PnDTnHnMn.nS` (KIP-932).
@@ -107,6 +110,11 @@ pub struct ConfigDef {
 }
 
 impl ConfigDef {
+    /// Shown only where it is set.
+    pub fn unlisted(&self) -> bool {
+        self.internal || broker_unlisted::ALL.iter().any(|def| def.name == self.name)
+    }
+
     /// A secret is never shown.
     pub fn sensitive(&self) -> bool {
         self.kind == ConfigType::Password || self.internal
@@ -127,7 +135,8 @@ pub fn topic_configs() -> &'static [ConfigDef] {
 /// All broker settings, by name.
 pub fn broker_configs() -> &'static [ConfigDef] {
     static ALL: LazyLock<Vec<ConfigDef>> = LazyLock::new(|| {
-        let tables = [broker_foreign::ALL, broker_group::ALL, broker_log::ALL, broker_security::ALL, broker_server::ALL];
+        let tables =
+            [broker_foreign::ALL, broker_group::ALL, broker_log::ALL, broker_security::ALL, broker_server::ALL, broker_unlisted::ALL];
         let mut all: Vec<_> = tables.into_iter().flatten().copied().collect();
         all.sort_unstable_by_key(|def| def.name);
         all

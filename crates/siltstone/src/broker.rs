@@ -22,9 +22,11 @@ use tokio::sync::Notify;
 
 use crate::args::Role;
 use crate::config::{Config, DiskBudget};
-use crate::metrics::{BrokerMetrics, ClientMetrics, GroupMetrics, ListenerMetrics};
+use crate::metrics::{BrokerMetrics, BucketMetrics, ClientMetrics, GroupMetrics, ListenerMetrics};
 
 const MIB: u64 = 1 << 20;
+/// Files of the write-ahead log at its largest.
+const WAL_FILES: u64 = 8;
 /// How long a start waits for the bucket before it goes on without (I35).
 const CLAIM_LIMIT: Duration = Duration::from_secs(5);
 
@@ -81,7 +83,8 @@ impl Broker {
         })?;
         let background_tasks = env.tasks.child();
         let background = Env { tasks: background_tasks.clone(), ..env.clone() };
-        let remote = open_remote(config, &background, cold_runtime, &metadata, bucket, &cluster_id).await?;
+        let (remote, bucket_metrics) = open_remote(config, &background, cold_runtime, &metadata, bucket, &cluster_id).await?;
+        metrics.collect_from(bucket_metrics);
         let replicas = ReplicaManager::new(
             replica_config(config, env, epoch, was_empty)?,
             background.clone(),
@@ -95,8 +98,7 @@ impl Broker {
         let heartbeat_tasks = env.tasks.child();
         let heartbeat_ms = config.kafka_number("broker.heartbeat.interval.ms").and_then(|ms| u64::try_from(ms).ok()).unwrap_or(2_000);
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
-        let every = Duration::from_millis(heartbeat_ms);
-        let replaced = spawn_heartbeats(id, every, beating, Arc::clone(&session), admin.clone());
+        let replaced = spawn_heartbeats(id, Duration::from_millis(heartbeat_ms), beating, Arc::clone(&session), admin.clone());
         let disk = Arc::clone(&replicas);
         admin.serves_while(move || !disk.metrics().is_offline());
 
@@ -182,16 +184,22 @@ fn static_configs(config: &Config, listen: SocketAddr, host: &str, port: u16) ->
     configs
 }
 
+/// What the write-ahead log may take of the disk.
+fn wal_bytes_max(env: &Env, config: &Config) -> anyhow::Result<u64> {
+    let disk_bytes = env.fs.space(&config.data_dir).context("disk of the data directory")?.total;
+    Ok((disk_bytes / 64).clamp(MIB, 64 * MIB) * WAL_FILES)
+}
+
 async fn open_logs(config: &Config, env: &Env, cluster_id: &str) -> anyhow::Result<(Arc<LogManager>, bool, bool)> {
     let dir = config.data_dir.join("broker");
     let was_empty = !env.fs.exists(&dir);
     let disk_bytes = env.fs.space(&config.data_dir).context("disk of the data directory")?.total;
-    let wal_file_bytes = (disk_bytes / 64).clamp(MIB, 64 * MIB);
+    let wal_bytes_max = wal_bytes_max(env, config)?;
     let settings = LogManagerConfig {
         dir: dir.clone(),
         cluster_id: cluster_id.to_owned(),
-        wal_file_bytes,
-        wal_bytes_max: 8 * wal_file_bytes,
+        wal_file_bytes: wal_bytes_max / WAL_FILES,
+        wal_bytes_max,
         tail_cache_bytes: 128 * MIB,
         disk_reserve_bytes: (disk_bytes / 20).min(256 * MIB),
         producer_expiration_ms: config.kafka_number("producer.id.expiration.ms").unwrap_or(86_400_000),
@@ -219,7 +227,7 @@ async fn open_remote(
     metadata: &Arc<dyn MetadataApi>,
     store: RemoteStore,
     cluster_id: &str,
-) -> anyhow::Result<RemoteTier> {
+) -> anyhow::Result<(RemoteTier, BucketMetrics)> {
     match tokio::time::timeout(CLAIM_LIMIT, store.claim(cluster_id)).await {
         Ok(Ok(())) => probe(env, &store),
         Ok(Err(error @ StoreError::BadAddress { .. })) => bail!("object store {}: {error}", store.address()),
@@ -239,9 +247,10 @@ async fn open_remote(
     let cold = Env { tasks: env.tasks.child_on(cold_runtime), ..env.clone() };
     let reader = RemoteReader::new(reader_config, store.clone(), Arc::clone(metadata), cold.clone());
     let uploader = Uploader::new(store.clone(), Arc::clone(metadata), cold);
-    let collector = GarbageCollector::new(GarbageConfig::default(), store, Arc::clone(metadata), env.clone());
+    let collector = GarbageCollector::new(GarbageConfig::default(), store.clone(), Arc::clone(metadata), env.clone());
+    let metrics = BucketMetrics::new(store, reader.clone(), uploader.clone(), collector.clone());
     env.tasks.spawn("bucket-gc", collector.run());
-    Ok(RemoteTier { reader, uploader })
+    Ok((RemoteTier { reader, uploader }, metrics))
 }
 
 /// Says in the log what the store honours, without making the start wait.
@@ -292,6 +301,14 @@ fn replica_config(config: &Config, env: &Env, broker_epoch: i64, data_dir_was_em
             env.fs.space(&config.data_dir).context("disk of the data directory")?.total / 100 * u64::from(percent)
         }
     };
+    let wal_bytes = wal_bytes_max(env, config)?;
+    if disk_budget_bytes < wal_bytes {
+        tracing::warn!(
+            disk_budget_bytes,
+            wal_bytes,
+            "disk_budget is less than the write-ahead log alone may take: segments leave the local disk as soon as they are uploaded, raise it to keep some"
+        );
+    }
     Ok(ReplicaConfig {
         broker_id: config.node_id,
         broker_epoch,

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use siltstone_common::clock::Clock;
 use siltstone_coordinator::GroupCoordinator;
-use siltstone_kafka_server::metrics::{ApiMetrics, ServerMetrics};
+use siltstone_kafka_server::metrics::{ApiMetrics, LATENCY_BOUNDS_US, ServerMetrics};
 use siltstone_kafka_server::telemetry::ClientTelemetry;
 use siltstone_replica::{CleanerMetrics, ReplicaManager};
+use siltstone_tiered::{GarbageCollector, RemoteReader, RemoteStore, Uploader};
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     let metric = ConstCounter::new(value);
@@ -50,6 +51,7 @@ impl Collector for BrokerMetrics {
         gauge(e, "remote_segments", "committed segments in the bucket", signed(segments))?;
         gauge(e, "upload_lag_bytes", "bytes of sealed segments that the bucket does not have yet", signed(self.0.upload_lag_bytes()))?;
         gauge(e, "log_directory_offline", "1 once the data directory failed", i64::from(metrics.is_offline()))?;
+        gauge(e, "session_held", "1 while the metadata service surely counts on this broker", i64::from(self.0.session().holds()))?;
         counter(e, "produced_bytes", "bytes of batches appended by producers", metrics.bytes_in())?;
         counter(e, "fetched_local_bytes", "bytes of batches served from this disk and memory", metrics.bytes_out_local())?;
         counter(e, "fetched_remote_bytes", "bytes of batches served from the bucket", metrics.bytes_out_remote())?;
@@ -139,6 +141,12 @@ impl Collector for ListenerMetrics {
         per_api(e, metrics, "request_errors", "requests refused as malformed or not answered", |api| read(&api.errors))?;
         per_api(e, metrics, "request_bytes", "bytes of requests", |api| read(&api.request_bytes))?;
         per_api(e, metrics, "response_bytes", "bytes of answers", |api| read(&api.response_bytes))?;
+        let memory = i64::try_from(metrics.request_memory_bytes()).unwrap_or(i64::MAX);
+        gauge(e, "request_memory_bytes", "memory of requests being received or served, beyond each connection's allowance", memory)?;
+        let sessions = i64::try_from(read(&metrics.fetch_sessions)).unwrap_or(i64::MAX);
+        gauge(e, "fetch_sessions", "fetch sessions held now", sessions)?;
+        counter(e, "fetch_session_evictions", "fetch sessions evicted for others", read(&metrics.fetch_session_evictions))?;
+        latencies(e, metrics)?;
         per_api(e, metrics, "request_latency_microseconds", "sum of the times from complete request to answer", |api| api.latency.sum_us())
     }
 }
@@ -172,6 +180,71 @@ impl Collector for ClientMetrics {
             }
         }
         Ok(())
+    }
+}
+
+/// The latency of each API that was asked for, in buckets.
+fn latencies(encoder: &mut DescriptorEncoder<'_>, metrics: &ServerMetrics) -> fmt::Result {
+    let help = "times from complete request to answer";
+    let mut family = encoder.encode_descriptor("request_latency_seconds", help, None, MetricType::Histogram)?;
+    let seconds = |us: u64| us as f64 / 1e6;
+    for api in &metrics.apis {
+        let counts = api.latency.counts();
+        let count: u64 = counts.iter().sum();
+        if count > 0 {
+            let bounds = LATENCY_BOUNDS_US.iter().map(|bound| seconds(*bound)).chain([f64::MAX]);
+            let buckets: Vec<_> = bounds.zip(counts).collect();
+            let labels = [("api", api.name)];
+            let mut one = family.encode_family(&labels)?;
+            one.encode_histogram::<NoLabelSet>(seconds(api.latency.sum_us()), count, &buckets, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// What goes to the bucket and comes from it.
+pub struct BucketMetrics {
+    store: RemoteStore,
+    reader: RemoteReader,
+    uploader: Uploader,
+    collector: GarbageCollector,
+}
+
+impl fmt::Debug for BucketMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BucketMetrics")
+    }
+}
+
+impl BucketMetrics {
+    pub fn new(store: RemoteStore, reader: RemoteReader, uploader: Uploader, collector: GarbageCollector) -> Self {
+        Self { store, reader, uploader, collector }
+    }
+}
+
+impl Collector for BucketMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let read = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        let (store, reader, garbage) = (self.store.metrics(), self.reader.metrics(), self.collector.metrics());
+        let e = &mut encoder;
+        let mut requests = e.encode_descriptor("bucket_requests", "attempts of requests to the bucket", None, MetricType::Counter)?;
+        for (kind, value) in [("get", &store.gets), ("put", &store.puts), ("other", &store.others)] {
+            ConstCounter::new(read(value)).encode(requests.encode_family(&[("kind", kind)])?)?;
+        }
+        counter(e, "bucket_retries", "attempts that failed in a way that may pass", read(&store.retries))?;
+        counter(e, "bucket_failures", "operations that failed for good or ran out of time", read(&store.failures))?;
+        counter(e, "bucket_read_bytes", "bytes read from the bucket", read(&store.bytes_read))?;
+        counter(e, "bucket_written_bytes", "bytes written to the bucket", read(&store.bytes_written))?;
+        counter(e, "remote_cache_memory_hits", "chunks of segments found in memory", read(&reader.memory_hits))?;
+        counter(e, "remote_cache_disk_hits", "chunks of segments found on the local disk", read(&reader.disk_hits))?;
+        counter(e, "remote_cache_misses", "chunks of segments read from the bucket", read(&reader.gets))?;
+        counter(e, "remote_corrupt_chunks", "reads of the bucket that met damaged bytes", read(&reader.corrupt_chunks))?;
+        counter(e, "remote_missing_objects", "reads of committed objects that the bucket does not have", read(&reader.missing_objects))?;
+        let corrupt = read(&self.uploader.metrics().corrupt);
+        counter(e, "upload_corrupt_segments", "segments not uploaded because a batch is damaged", corrupt)?;
+        counter(e, "garbage_deleted_objects", "objects deleted from the bucket", read(&garbage.objects))?;
+        counter(e, "garbage_deleted_bytes", "bytes of them", read(&garbage.bytes))?;
+        counter(e, "garbage_failures", "deletions that failed, to be tried again", read(&garbage.failures))
     }
 }
 

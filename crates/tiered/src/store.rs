@@ -380,7 +380,8 @@ impl RemoteStore {
                 }
                 Err(BucketError::Transient(reason)) => reason,
                 Err(error) => {
-                    metrics.failures.fetch_add(1, Ordering::Relaxed);
+                    let is_answer = matches!(error, BucketError::NotFound | BucketError::AlreadyExists);
+                    metrics.failures.fetch_add(u64::from(!is_answer), Ordering::Relaxed);
                     let refused = matches!(error, BucketError::Denied(_));
                     in_trouble.store(refused, Ordering::Relaxed);
                     return Err(self.fatal(op, key, error));

@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use crate::answer::LENGTH_PREFIX_BYTES;
 use crate::budget::Charge;
 use crate::guard::{FIXED_HEAD_BYTES, key_and_version};
-use crate::limits::{ORDINARY_REQUEST_BYTES_MAX, QUESTION_BYTES_MAX, QUESTIONS, UNCHARGED_BYTES};
+use crate::limits::{ORDINARY_REQUEST_BYTES_MAX, UNCHARGED_BYTES};
 
 /// What a connection reads at once while it knows nothing of its peer's frames, bytes.
 const FIRST_CHUNK_BYTES: usize = 4 * 1024;
@@ -109,7 +109,6 @@ impl Inbound {
                 let key = key_and_version(&self.buffer[LENGTH_PREFIX_BYTES..]).map(|(key, _)| key);
                 let max = match key {
                     None | Some(PRODUCE_KEY) => size,
-                    Some(key) if size > QUESTION_BYTES_MAX && QUESTIONS.contains(&key) => QUESTION_BYTES_MAX,
                     Some(_) => ORDINARY_REQUEST_BYTES_MAX,
                 };
                 if size > max {

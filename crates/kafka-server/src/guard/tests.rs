@@ -323,3 +323,26 @@ fn short_frames_have_no_head() {
         assert_eq!(request_head(&vec![0; len], 1), Err(Malformed::Truncated));
     }
 }
+
+/// As many as Kafka's tools ask for in one request; and where the answer would be out of proportion (I42).
+#[test]
+fn a_question_may_be_large_but_not_ask_for_any_number_of_things() {
+    use kafka_protocol::messages::offset_fetch_request::{OffsetFetchRequestGroup, OffsetFetchRequestTopics};
+    use kafka_protocol::messages::{FindCoordinatorRequest, OffsetFetchRequest, TopicName};
+    use kafka_protocol::protocol::StrBytes;
+
+    fn admitted<R: Encodable + Request>(request: &R, version: i16) -> (usize, Result<usize, Malformed>) {
+        let mut body = BytesMut::new();
+        request.encode(&mut body, version).unwrap();
+        (body.len(), admit(&body, 0, R::KEY, version))
+    }
+    let name = |index: i32| StrBytes::from_string(format!("a-topic-with-a-name-of-the-usual-length-{index}"));
+    let topic = |index: i32| OffsetFetchRequestTopics::default().with_name(TopicName(name(index))).with_partition_indexes((0..2).collect());
+    let group = OffsetFetchRequestGroup::default().with_topics(Some((0..50_000).map(topic).collect()));
+    let (size, answer) = admitted(&OffsetFetchRequest::default().with_groups(vec![group]), 9);
+    assert!(size > 2 << 20 && answer.as_ref().is_ok_and(|estimate| *estimate < 4 * size), "{size}: {answer:?}");
+
+    let keys = |count: i32| FindCoordinatorRequest::default().with_coordinator_keys((0..count).map(name).collect());
+    assert!(admitted(&keys(100_000), 4).1.is_ok());
+    assert_eq!(admitted(&keys(600_000), 4).1, Err(Malformed::TooManyParts(600_000)));
+}

@@ -59,6 +59,8 @@ pub(crate) enum Malformed {
     BadVarint,
     #[error("decoding it would take {estimate} bytes of memory for {len} bytes")]
     TooMuchMemory { estimate: usize, len: usize },
+    #[error("it asks for {0} things at once: ask for fewer")]
+    TooManyParts(usize),
     #[error("the request has no skeleton")]
     NoSkeleton,
 }
@@ -85,12 +87,13 @@ pub(crate) struct Walker<'a> {
     version: i16,
     flexible: bool,
     unknown_tags: usize,
+    parts: usize,
     memory: usize,
 }
 
 impl<'a> Walker<'a> {
     pub(crate) fn new(bytes: &'a [u8], position: usize, version: i16, flexible: bool) -> Self {
-        Self { bytes, position, version, flexible, unknown_tags: 0, memory: 0 }
+        Self { bytes, position, version, flexible, unknown_tags: 0, parts: 0, memory: 0 }
     }
 
     pub(crate) fn set_flexible(&mut self, flexible: bool) {
@@ -103,6 +106,11 @@ impl<'a> Walker<'a> {
 
     pub(crate) fn remaining(&self) -> usize {
         self.bytes.len().saturating_sub(self.position)
+    }
+
+    /// Elements of all arrays so far.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts
     }
 
     /// What decoding will allocate; an error if that is out of proportion.
@@ -178,6 +186,7 @@ impl<'a> Walker<'a> {
         if count > remaining / min_size.max(1) {
             return Err(Malformed::ArrayTooLong { count, remaining });
         }
+        self.parts += count;
         Ok(count)
     }
 

@@ -374,3 +374,28 @@ fn i20_a_late_marker_does_not_end_a_later_transaction() {
     let refused = states.check_marker(&control(4), zombie, 2);
     assert!(matches!(refused, Err(AppendError::CoordinatorFenced { current: 8, got: 7 })), "{refused:?}");
 }
+
+/// I17, I42: however many producer ids a client makes up, those that wrote longest ago go, by the log alone.
+#[test]
+fn the_producers_that_are_remembered_have_a_limit() {
+    let mut states = ProducerStates::default();
+    states.appended(&transactional(header(1, 0, 0, 1, 0)), None);
+    states.appended(&header(2, 0, 0, 1, 1), None);
+    for id in 3..=PRODUCERS_MAX as i64 {
+        states.appended(&header(id, 0, 0, 1, id), None);
+    }
+    assert_eq!(states.list().len(), PRODUCERS_MAX);
+    let (mut loaded, _) = ProducerStates::load(&states.snapshot(20_000)).unwrap();
+    for states in [&mut states, &mut loaded] {
+        for id in 20_000..50_000 {
+            states.appended(&header(id, 0, 0, 1, id), None);
+        }
+    }
+    assert_eq!(states.snapshot(50_000), loaded.snapshot(50_000), "a replay from a snapshot forgets the same");
+    let known: Vec<_> = states.list().iter().map(|info| info.producer_id).collect();
+    assert!(known.len() <= PRODUCERS_MAX && known.contains(&49_999));
+    assert!(known.contains(&1), "its transaction is open");
+    assert!(!known.contains(&2));
+    assert_eq!(states.check(&header(2, 0, 7, 1, 50_000)).unwrap(), SequenceCheck::Append, "as if it had expired");
+    end(&mut states, 1, 0, 50_000, false).unwrap();
+}

@@ -1,6 +1,6 @@
 //! The broker settings of the server itself.
 
-use super::Check::{Any, AtLeast, OneOf};
+use super::Check::{AddressLimits, Any, AtLeast, OneOf};
 use super::ConfigType::{Boolean, Int, List, Long, String};
 use super::{ConfigDef, def};
 
@@ -116,7 +116,7 @@ pub(super) static ALL: &[ConfigDef] = &[
     def("max.connection.creation.rate", Int, "2147483647", AtLeast(0), "Most new connections in a second."),
     def("max.connections", Int, "16384", AtLeast(0), "Most connections."),
     def("max.connections.per.ip", Int, "8192", AtLeast(0), "Most connections from one address."),
-    def("max.connections.per.ip.overrides", String, "", Any, "Other limits for single addresses: host:limit, separated by commas."),
+    def("max.connections.per.ip.overrides", String, "", AddressLimits, "Other limits for single addresses: address:limit, separated by commas."),
     def("max.incremental.fetch.session.cache.slots", Int, "1000", AtLeast(0), "Most fetch sessions that are kept (KIP-227).").read_only(),
     def("max.request.partition.size.limit", Int, "2000", AtLeast(1), "Most partitions in one DescribeTopicPartitions response.")
         .read_only(),
@@ -140,7 +140,8 @@ pub(super) static ALL: &[ConfigDef] = &[
         .without_default()
         .read_only(),
     def("num.replica.fetchers", Int, "1", AtLeast(1), "Fetchers per leader that a follower has."),
-    def("queued.max.request.bytes", Long, "-1", Any, "Most bytes of requests that wait for their turn; -1 for no limit.").read_only(),
+    def("queued.max.request.bytes", Long, "536870912", Any, "Most bytes of requests that are received and served at once; -1 for no limit.")
+        .read_only(),
     def("queued.max.requests", Int, "500", AtLeast(1), "Most requests that wait for their turn.").read_only(),
     def("quota.window.num", Int, "11", AtLeast(1), "Samples kept for client quotas.").read_only(),
     def("quota.window.size.seconds", Int, "1", AtLeast(1), "Length of a sample for client quotas, in s.").read_only(),

@@ -175,6 +175,11 @@ fn broker_settings_are_typed_and_unknown_ones_are_refused_with_the_nearest_name(
     assert_eq!((dynamic.int("message.max.bytes"), dynamic.int("fetch.max.bytes"), dynamic.int("log.cleaner.threads")), (3, 2048, 1));
     assert!(validate_dynamic_broker_config("num.partitions", "3").unwrap_err().contains("num.partitions"));
     assert_eq!(validate_dynamic_broker_config("message.max.bytes", "3"), Ok(()));
+    let overrides = |text: &str| validate_dynamic_broker_config("max.connections.per.ip.overrides", text);
+    assert_eq!((overrides("10.0.0.1:5, [::1]:3"), overrides("")), (Ok(()), Ok(())));
+    for wrong in ["a-host:5", "10.0.0.1", "10.0.0.1:many"] {
+        assert!(overrides(wrong).unwrap_err().contains(wrong), "a limit that would hold for nobody");
+    }
 }
 
 #[test]
@@ -191,8 +196,14 @@ const KAFKA: &str = include_str!("kafka-4.3.1-broker.txt");
 #[test]
 fn every_broker_setting_of_kafka_is_known_with_its_type_and_default() {
     // Our own defaults, and what is refused as it would promise something.
-    let other_default =
-        ["log.dir", "log.flush.interval.messages", "max.connections", "max.connections.per.ip", "remote.log.storage.system.enable"];
+    let other_default = [
+        "log.dir",
+        "log.flush.interval.messages",
+        "max.connections",
+        "max.connections.per.ip",
+        "queued.max.request.bytes",
+        "remote.log.storage.system.enable",
+    ];
     let fixed =
         ["config.providers", "cordoned.log.dirs", "listener.security.protocol.map", "listeners", "metric.reporters", "sasl.jaas.config"];
     let mut known = 0;
@@ -206,9 +217,8 @@ fn every_broker_setting_of_kafka_is_known_with_its_type_and_default() {
         assert!(def.dynamic == (dynamic == "dynamic") || fixed.contains(&name), "{name}");
         known += 1;
     }
-    let own: Vec<_> = broker_configs().iter().filter(|def| def.internal).map(|def| def.name).collect();
-    assert_eq!(own, ["allow.everyone.if.no.acl.found", "super.users"], "of the authorizer");
-    assert_eq!(broker_configs().len(), known + own.len(), "and none that Kafka does not list");
+    assert_eq!(broker_configs().iter().filter(|def| !def.unlisted()).count(), known, "and none that Kafka does not list");
+    assert_eq!(validate_dynamic_broker_config("leader.replication.throttled.rate", "1000"), Ok(()), "set by kafka-reassign-partitions");
 }
 
 #[test]

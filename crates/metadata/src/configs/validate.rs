@@ -70,11 +70,20 @@ fn word(def: &ConfigDef, text: &str) -> Result<(), String> {
         Check::OneOfAnyCase(words) if !words.iter().any(|word| word.eq_ignore_ascii_case(text)) => {
             invalid(def, text, &format!("String must be one of (case insensitive): {}", words.join(", ")))
         }
+        Check::AddressLimits => match items(text).find(|item| !is_address_limit(item)) {
+            Some(item) => invalid(def, item, "give an IP address and a number of connections: 10.0.0.1:100,[::1]:50"),
+            None => Ok(()),
+        },
         Check::ShareOffsetReset if !is_share_offset_reset(text) => {
             invalid(def, text, "the format should be 'earliest', 'latest' or 'by_duration:PnDTnHnMn.nS'")
         }
         _ => Ok(()),
     }
+}
+
+fn is_address_limit(item: &str) -> bool {
+    let parts = item.rsplit_once(':').map(|(host, limit)| (host.trim_matches(['[', ']']), limit.trim()));
+    parts.is_some_and(|(host, limit)| host.parse::<std::net::IpAddr>().is_ok() && limit.parse::<u32>().is_ok())
 }
 
 fn is_share_offset_reset(text: &str) -> bool {

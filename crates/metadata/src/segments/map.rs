@@ -34,7 +34,13 @@ const OBJECT_KEY_BYTES_MAX: usize = 1024;
 
 impl From<StoreError> for MetadataError {
     fn from(error: StoreError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            // Nobody should try that again.
+            StoreError::TooLarge(what) => {
+                Self::PolicyViolation(format!("more than the metadata store takes at once ({what}): ask for less"))
+            }
+            other => Self::Unavailable(other.to_string()),
+        }
     }
 }
 

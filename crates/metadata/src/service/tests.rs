@@ -6,6 +6,7 @@ use bytes::Bytes;
 use siltstone_common::fs::{FileSystem, OpenMode, RealFs};
 
 use super::*;
+use crate::quotas::QuotaEntity;
 use crate::segments::SegmentState;
 use crate::store::conformance::eventually;
 use crate::store::{LeaseId, MemoryStore, Page, Range, RedbStore, Row, StoreError, StoreWatch};
@@ -380,4 +381,15 @@ async fn a_replica_that_nobody_fills_is_refused() {
     let manual = CreateTopic { assignments: [(0, vec![1, 2])].into(), partitions: -1, replication_factor: -1, ..topic("t", 1) };
     refused(service.create_topic(manual).await.unwrap_err());
     service.create_topic(topic("t", 1)).await.unwrap();
+}
+
+/// What the store can't take is refused for good: a client that tries again would do so until its time is over.
+#[tokio::test]
+async fn a_change_that_is_too_large_is_refused_for_good() {
+    let (service, _) = with_broker(Arc::new(MemoryStore::new(Env::system()))).await;
+    let name = "x".repeat(1_000);
+    let entity = QuotaEntity::of([(crate::quotas::USER, Some(name.as_str())), (crate::quotas::CLIENT_ID, Some(name.as_str()))]);
+    let ops = BTreeMap::from([(crate::quotas::PRODUCER_BYTE_RATE.to_owned(), Some(1.0))]);
+    let refused = service.administer(AdminChange::Quotas { entity, ops }, false).await.unwrap_err();
+    assert!(matches!(refused, MetadataError::PolicyViolation(_)) && !refused.retryable(), "{refused}");
 }

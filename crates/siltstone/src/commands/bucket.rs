@@ -1,5 +1,6 @@
 //! `siltstone bucket …`
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
@@ -44,9 +45,16 @@ pub async fn run(command: BucketCommand) -> anyhow::Result<()> {
     let BucketCommand::Fsck(args) = command;
     let env = Env::system();
     let address = StoreConfig { url: args.object_store.clone(), s3_endpoint: args.s3_endpoint.clone() };
+    if let Some(directory) = args.object_store.strip_prefix("file://")
+        && !Path::new(directory).is_dir()
+    {
+        // To open it would make it.
+        bail!("object store {}: there is no such directory", args.object_store);
+    }
     let store = RemoteStore::open(&address, env.clone())?;
     let client = HttpMetadata::connect(HttpMetadataConfig::new(vec![args.metadata.clone()]), env.clone()).await?;
     let metadata: Arc<dyn MetadataApi> = Arc::new(client);
+    store.check_owner(&metadata.image().cluster_id).await?;
     let progress = ProgressBar::new_spinner();
     let options = FsckOptions { deep: args.deep, partitions: Vec::new() };
     let report = fsck::check(&options, &store, &metadata, &env, |so_far| {

@@ -74,19 +74,20 @@ impl RemoteReader {
     /// As [`RemoteReader::offset_for_timestamp`].
     pub async fn max_timestamp(&self, id: TopicIdPartition) -> Result<Option<(i64, i64, i32)>, RemoteReadError> {
         let inner = &self.inner;
-        let mut newest: Option<Arc<SegmentRow>> = None;
-        let mut from = inner.metadata.remote_extent(id).await?.log_start;
-        loop {
-            let page = inner.rows.page_from(id, from).await?;
-            let Some(last) = page.last() else { break };
-            from = last.last_offset + 1;
-            for row in page {
-                if newest.as_ref().is_none_or(|newest| row.max_timestamp_ms > newest.max_timestamp_ms) {
-                    newest = Some(row);
-                }
-            }
+        let extent = inner.metadata.remote_extent(id).await?;
+        if extent.log_start >= extent.remote_end {
+            return Ok(None);
         }
-        let Some(row) = newest.filter(|row| row.max_timestamp_ms >= 0) else { return Ok(None) };
+        // From the newest segment to the first one with a larger timestamp, until there is none: few steps, as time mostly rises.
+        let newest = inner.metadata.find_segment(id, extent.remote_end - 1).await?;
+        let mut largest = newest.map_or(-1, |row| row.max_timestamp_ms);
+        while let Some(larger) = largest.checked_add(1)
+            && let Some(row) = inner.metadata.find_segment_by_time(id, larger).await?
+        {
+            largest = row.max_timestamp_ms;
+        }
+        let first = if largest < 0 { None } else { inner.metadata.find_segment_by_time(id, largest).await? };
+        let Some(row) = first.map(Arc::new) else { return Ok(None) };
         let mut trial = Trial::new(id);
         loop {
             let result = inner.find_time_in(&row, row.max_timestamp_ms, row.base_offset, &mut trial.touched).await;

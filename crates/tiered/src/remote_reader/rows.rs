@@ -17,9 +17,9 @@ use crate::store::StoreError;
 /// Rows asked for at a time.
 const PAGE: usize = 64;
 /// Rows kept per partition; beyond, all are forgotten and those in use asked for again.
-const ROWS_MAX: usize = 1024;
-/// Partitions kept.
-const PARTITIONS_MAX: usize = 4096;
+const ROWS_MAX: usize = 256;
+/// Partitions kept: with all their rows, some 100 MB.
+const PARTITIONS_MAX: usize = 1024;
 
 type PartitionRows = Arc<Mutex<BTreeMap<i64, Arc<SegmentRow>>>>;
 

@@ -57,6 +57,21 @@ impl RemoteStore {
         self.check_marker(&found, cluster_id)
     }
 
+    /// Checks that the prefix is one of `cluster_id`, and writes nothing.
+    ///
+    /// # Errors
+    /// `BadAddress` if it is another cluster's or nobody's, and what the store answers.
+    pub async fn check_owner(&self, cluster_id: &str) -> Result<(), StoreError> {
+        match self.read_marker().await {
+            Ok(found) => self.check_marker(&found, cluster_id),
+            Err(StoreError::NotFound(_)) => Err(StoreError::BadAddress {
+                url: self.address().to_owned(),
+                reason: format!("there is no {MARKER}, so no broker has used it: give the address that `serve` was given"),
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn read_marker(&self) -> Result<Marker, StoreError> {
         let size = self.head(MARKER).await?;
         if size > MARKER_BYTES_MAX {
