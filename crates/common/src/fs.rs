@@ -5,6 +5,7 @@
 //! retried and believed (I38). Calls block: keep them off the runtime's threads.
 
 mod direct;
+mod large_pages;
 mod real;
 pub mod sim;
 
@@ -124,6 +125,11 @@ pub trait File: Send + Sync + Debug {
     /// True if the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
+    }
+
+    /// As [`File::read_at`], but only what is in memory: `WouldBlock` if the disk would have to be waited for, or nobody can tell.
+    fn read_resident_at(&self, _buf: &mut [u8], _pos: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
     }
 
     /// Fills `buf` from `pos`; `UnexpectedEof` if the file ends before.

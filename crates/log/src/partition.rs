@@ -325,15 +325,24 @@ impl PartitionLog {
         self.state.lock().config = Arc::new(config);
     }
 
-    /// Called by the WAL when entries up to `end_offset` are as safe as the flush policy asks; true if that is news.
-    pub(crate) fn committed(&self, incarnation: u64, end_offset: i64) -> bool {
-        let mut state = self.state.lock();
-        if state.incarnation != incarnation || end_offset <= state.offsets.ack_end {
-            return false;
+    /// Called by the WAL when entries up to `end_offset` are as safe as the flush policy asks. If that is news, the listener is told, who mostly
+    /// raises the high watermark, and then who waits is woken: once, as each time is a switch of threads.
+    pub(crate) fn committed(&self, incarnation: u64, end_offset: i64) {
+        let high_watermark = {
+            let mut state = self.state.lock();
+            if state.incarnation != incarnation || end_offset <= state.offsets.ack_end {
+                return;
+            }
+            state.offsets.ack_end = end_offset;
+            self.publish_quietly(&state);
+            state.offsets.high_watermark
+        };
+        if let (Some(listener), Some(me)) = (self.shared.listener.get(), self.me.upgrade()) {
+            listener.0.ack_end_moved(&me);
         }
-        state.offsets.ack_end = end_offset;
-        self.publish(&state);
-        true
+        if self.offsets().high_watermark == high_watermark {
+            self.wake_subscribers();
+        }
     }
 
     /// Drops tail chunks up to `end_offset`; false if they are not in the segment file yet.
@@ -390,8 +399,8 @@ impl PartitionLog {
         self.offsets.send_replace(state.offsets);
     }
 
-    /// Shows an append, which nobody waits for: what a client may see moves with the high watermark.
-    fn publish_append(&self, state: &LogState) {
+    /// Shows what nobody is to be woken for: of an append what a client may see moves with the high watermark.
+    fn publish_quietly(&self, state: &LogState) {
         self.offsets.send_if_modified(|offsets| {
             *offsets = state.offsets;
             false

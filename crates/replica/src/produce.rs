@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures::FutureExt;
-use futures::future::join_all;
+use futures::future::{BoxFuture, Fuse, FusedFuture};
 use siltstone_common::TopicIdPartition;
 use siltstone_log::producers::{ProducerInfo, VerificationGuard};
 use siltstone_log::{AppendInfo, AppendOrigin, LogOffsets};
@@ -75,25 +75,24 @@ impl ReplicaManager {
     /// The second half: waits for the acknowledgement.
     pub async fn acknowledged(&self, pending: PendingProduce) -> Vec<ProduceOutcome> {
         let PendingProduce { acks, timeout, parts } = pending;
-        let deadline = self.env.clock.sleep(timeout).shared();
-        join_all(parts.into_iter().map(|(id, result)| {
-            let deadline = deadline.clone();
-            async move {
-                let result = match result {
-                    Ok(appended) if acks == ACKS_ALL => tokio::select! {
-                        biased;
-                        result = self.wait_safe(appended, acks) => result,
-                        () = deadline => Err(ReplicaError::TimedOut),
-                    },
-                    // As in Kafka, the time-out is for replicas: this broker's own disk has as long as it takes.
-                    Ok(appended) if acks != ACKS_NONE => self.wait_safe(appended, acks).await,
-                    Ok(appended) => Ok(appended.info),
-                    Err(error) => Err(error),
-                };
-                ProduceOutcome { id, result }
-            }
-        }))
-        .await
+        let mut deadline = self.env.clock.sleep(timeout).fuse();
+        let mut outcomes = Vec::with_capacity(parts.len());
+        // One after the other: all must come, and what came before it was its turn is seen at once.
+        for (id, result) in parts {
+            let result = match result {
+                Ok(appended) if acks == ACKS_ALL => tokio::select! {
+                    biased;
+                    result = self.wait_safe(appended, acks) => result,
+                    () = has_passed(&mut deadline) => Err(ReplicaError::TimedOut),
+                },
+                // As in Kafka, the time-out is for replicas: this broker's own disk has as long as it takes.
+                Ok(appended) if acks != ACKS_NONE => self.wait_safe(appended, acks).await,
+                Ok(appended) => Ok(appended.info),
+                Err(error) => Err(error),
+            };
+            outcomes.push(ProduceOutcome { id, result });
+        }
+        outcomes
     }
 
     /// A guard for a transactional batch that would begin a transaction in a partition; `None` if it is open there already. See
@@ -170,5 +169,12 @@ impl ReplicaManager {
             // The log is gone: the topic was deleted.
             Err(_) => Err(ReplicaError::UnknownPartition),
         }
+    }
+}
+
+/// Completes at the deadline, and at once after it.
+async fn has_passed(deadline: &mut Fuse<BoxFuture<'static, ()>>) {
+    if !deadline.is_terminated() {
+        deadline.await;
     }
 }

@@ -1,7 +1,7 @@
 //! The one read path: tail, local segments, remote tier, without a seam.
 //!
-//! A Fetch is planned partition by partition: what lies in memory is taken at once, what lies in a segment file is looked up on the blocking
-//! pool, what lies in the bucket is read by all such partitions at the same time. In its turn each of those reserves an equal share, with the
+//! A Fetch is planned partition by partition: what lies in memory, or in pages of a segment file that are there, is taken at once, what the disk
+//! has to be waited for is looked up on the blocking pool, what lies in the bucket is read by all such partitions at the same time. In its turn each of those reserves an equal share, with the
 //! partitions still to come, of the bytes that are left, so that no cold partition starves the others, nor the hot ones behind it the cold one. The
 //! first partition with anything gets at least one batch (KIP-74). If too little is there, the Fetch waits on the partitions' progress and looks again.
 
@@ -298,7 +298,7 @@ impl ReplicaManager {
         at_least_one: bool,
         upper_bound: i64,
     ) -> Result<LogRead, ReadError> {
-        if let Some(read) = partition.log().read_tail(offset, max_bytes, at_least_one, upper_bound)? {
+        if let Some(read) = partition.log().read_at_once(offset, max_bytes, at_least_one, upper_bound)? {
             return Ok(read);
         }
         let log = Arc::clone(partition.log());

@@ -29,6 +29,31 @@ async fn tier(node: &Node, id: TopicIdPartition) {
     .await;
 }
 
+/// The time-out is the request's: partitions that are not safe by then are all told at once, and what was appended stays.
+#[test]
+fn the_partitions_of_a_produce_time_out_together() {
+    simulated(async {
+        let world = World::new(1).await;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let ids = world.topic("t", 3, &[]).await;
+        let parts = |value: &[u8]| -> Vec<_> {
+            let part = |id: &TopicIdPartition| siltstone_replica::ProducePartition {
+                id: *id,
+                records: batch(NOW_MS, &[value]),
+                origin: siltstone_log::AppendOrigin::Client,
+            };
+            ids.iter().map(part).collect()
+        };
+        let before = node.env.clock.monotonic();
+        let outcomes = node.replicas.append(-1, Duration::ZERO, parts(b"late")).await;
+        assert_eq!(outcomes.iter().map(|outcome| outcome.id).collect::<Vec<_>>(), ids);
+        assert!(outcomes.iter().all(|outcome| matches!(outcome.result, Err(ReplicaError::TimedOut))), "{outcomes:?}");
+        assert!(node.env.clock.monotonic() - before < LONG);
+        let outcomes = node.replicas.append(-1, LONG, parts(b"in time")).await;
+        assert!(outcomes.iter().all(|outcome| outcome.result.as_ref().is_ok_and(|info| info.first_offset == 1)), "{outcomes:?}");
+    });
+}
+
 /// I7, I9: leadership that went while a produce waited for its partition is noticed before the append.
 #[test]
 fn a_produce_that_waited_is_judged_by_the_newest_image() {

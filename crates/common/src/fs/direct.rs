@@ -16,10 +16,10 @@ use std::path::Path;
 use parking_lot::Mutex;
 use rustix::fs::OFlags;
 
-use super::{DIRECT_BLOCK_BYTES, File};
+use super::{DIRECT_BLOCK_BYTES, File, large_pages};
 
-/// Bytes of one buffer, and so of one write.
-const BUFFER_BYTES: usize = 1 << 20;
+/// Bytes of one buffer, and so of one write: one large page of the machine.
+const BUFFER_BYTES: usize = 2 << 20;
 /// Buffers kept for reuse by the whole process.
 const POOL_MAX: usize = 4;
 /// Less than this is not worth a write of its own past the page cache.
@@ -38,9 +38,16 @@ struct Buffer {
 
 impl Buffer {
     fn new() -> Self {
-        let memory = POOL.lock().pop().unwrap_or_else(|| vec![0; BUFFER_BYTES + DIRECT_BLOCK_BYTES]);
-        let start = memory.as_ptr().align_offset(DIRECT_BLOCK_BYTES);
-        Self { memory, start }
+        let pooled = POOL.lock().pop();
+        let is_fresh = pooled.is_none();
+        // Room for the alignment: what is not touched takes no memory.
+        let memory = pooled.unwrap_or_else(|| vec![0; 2 * BUFFER_BYTES]);
+        let start = memory.as_ptr().align_offset(BUFFER_BYTES);
+        let mut buffer = Self { memory, start };
+        if is_fresh {
+            large_pages::ask(buffer.bytes());
+        }
+        buffer
     }
 
     fn bytes(&mut self) -> &mut [u8] {

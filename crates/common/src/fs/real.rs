@@ -1,12 +1,13 @@
 //! The machine's file system.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{FallocateFlags, FlockOperation};
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::direct::{self, DirectFile};
 use super::{DirEntry, DiskSpace, File, FileLock, FileSystem, OpenMode};
@@ -100,6 +101,13 @@ impl File for RealFile {
         self.file.read_at(buf, pos)
     }
 
+    fn read_resident_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        match rustix::io::preadv2(&self.file, &mut [IoSliceMut::new(buf)], pos, ReadWriteFlags::NOWAIT) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(io::ErrorKind::WouldBlock.into()),
+            other => Ok(other?),
+        }
+    }
+
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], pos: u64) -> io::Result<usize> {
         Ok(rustix::io::pwritev(&self.file, bufs, pos)?)
     }
@@ -136,7 +144,7 @@ impl File for RealFile {
 pub(super) fn allocate(file: &std::fs::File, len: u64) -> io::Result<()> {
     match rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len) {
         // Some file systems have no fallocate: then the room is only as good as the next write.
-        Err(rustix::io::Errno::OPNOTSUPP) => file.set_len(len),
+        Err(Errno::OPNOTSUPP) => file.set_len(len),
         other => Ok(other?),
     }
 }

@@ -248,6 +248,10 @@ impl File for SimFile {
         })
     }
 
+    fn read_resident_at(&self, buf: &mut [u8], pos: u64) -> io::Result<usize> {
+        self.read_at(buf, pos)
+    }
+
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], pos: u64) -> io::Result<usize> {
         let data = bufs.iter().flat_map(|buf| buf.iter().copied()).collect::<Vec<u8>>();
         self.write(|state| match self.mode {

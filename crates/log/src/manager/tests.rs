@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use siltstone_common::fs::sim::SimFault;
 use siltstone_common::fs::{FileSystem, SimFs};
@@ -49,6 +50,58 @@ async fn acknowledged_records_survive_a_kill() {
     assert_eq!(log.leader_epochs(), vec![crate::epochs::EpochEntry { epoch: 1, start_offset: 0 }]);
 }
 
+/// Notes whether a waiter had been woken when the listener was told, and perhaps raises the high watermark, as the replica manager does.
+struct Raises {
+    raise: bool,
+    waiter: Arc<Wakes>,
+    woken_before: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl futures::task::ArcWake for Wakes {
+    fn wake_by_ref(arc_self: &Arc<Self>) {
+        arc_self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl LogListener for Raises {
+    fn ack_end_moved(&self, log: &Arc<PartitionLog>) {
+        self.woken_before.fetch_add(self.waiter.0.load(Ordering::SeqCst), Ordering::SeqCst);
+        if self.raise {
+            log.raise_high_watermark(log.offsets().ack_end);
+        }
+    }
+
+    fn offline(&self, _reason: &str) {}
+}
+
+/// Each time is a switch of threads: who waits for the high watermark is not woken for the ack end, which moves right before it.
+#[tokio::test(start_paused = true)]
+async fn a_commit_wakes_who_waits_once_and_after_the_listener() {
+    for raise in [true, false] {
+        let env = sim_env(&SimFs::new());
+        let process = Process::start(config(Path::new("/data")), &env);
+        let waiter = Arc::new(Wakes::default());
+        let listener = Arc::new(Raises { raise, waiter: Arc::clone(&waiter), woken_before: AtomicUsize::new(0) });
+        process.manager.set_listener(Arc::clone(&listener) as Arc<dyn LogListener>);
+        let log = process.log(0, &LogConfig::default());
+        let mut offsets = log.subscribe();
+        offsets.mark_unchanged();
+        append(&log, b"v");
+        let mut changed = Box::pin(offsets.changed());
+        let waker = futures::task::waker_ref(&waiter);
+        assert!(changed.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+        acknowledged(&log).await;
+        assert_eq!(listener.woken_before.load(Ordering::SeqCst), 0, "woken for the ack end alone");
+        assert_eq!(waiter.0.load(Ordering::SeqCst), 1);
+        drop(changed);
+        drop(log);
+        process.kill().await;
+    }
+}
+
 /// A fetch from the middle of a batch goes on with the batches behind it, which other appends brought.
 #[tokio::test]
 async fn a_read_from_the_middle_of_a_batch_goes_on_behind_it() {
@@ -59,7 +112,7 @@ async fn a_read_from_the_middle_of_a_batch_goes_on_behind_it() {
         log.append_as_leader(batch(1_700_000_000_000, values), 1, crate::AppendOrigin::Client).unwrap();
     }
     acknowledged(&log).await;
-    let read = log.read_tail(2, 1 << 20, true, 5).unwrap().unwrap();
+    let read = log.read_at_once(2, 1 << 20, true, 5).unwrap().unwrap();
     assert_eq!((read.slices.len(), read.next_offset), (3, 5));
 }
 
@@ -73,6 +126,27 @@ async fn an_append_of_any_size_is_acknowledged_by_itself() {
         append(&log, &vec![7; bytes]);
         acknowledged(&log).await;
     }
+}
+
+/// What of a segment file is in the page cache is read without a thread of the blocking pool; what is not, or whose file nobody has opened, is not waited for.
+#[tokio::test]
+async fn a_read_at_once_takes_what_the_page_cache_holds_of_a_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let process = Process::start(config(dir.path()), &Env::system());
+    let log = process.log(0, &small_segments());
+    append_values(&log, 0..100);
+    acknowledged(&log).await;
+    drop(log);
+    process.stop().await;
+
+    let process = Process::start(config(dir.path()), &Env::system());
+    let log = process.log(0, &small_segments());
+    acknowledged(&log).await;
+    assert_eq!(log.read_at_once(0, 300, true, 100).unwrap().map(|read| read.next_offset), None, "no file is open");
+    let read = log.read(0, 300, true, 100).unwrap();
+    let at_once = log.read_at_once(0, 300, true, 100).unwrap().expect("it was read just now");
+    assert!(read.size_bytes > 0);
+    assert_eq!((bytes(&at_once), at_once.next_offset), (bytes(&read), read.next_offset));
 }
 
 #[tokio::test]

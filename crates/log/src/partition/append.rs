@@ -125,7 +125,7 @@ impl PartitionLog {
         };
         let pending = Pending { log: me, incarnation: state.incarnation, bytes, end_offset, sequence: 0, ack_after_sync, sync_by };
         state.queued(self.shared.wal.enqueue(pending));
-        self.publish_append(state);
+        self.publish_quietly(state);
         if state.wants_flush()
             && let Some(me) = self.me.upgrade()
         {

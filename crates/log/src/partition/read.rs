@@ -19,6 +19,8 @@ struct Want {
     max_bytes: usize,
     at_least_one: bool,
     upper_bound: i64,
+    /// Whether the disk may be waited for.
+    may_wait: bool,
 }
 
 impl Want {
@@ -47,32 +49,27 @@ enum Source {
 
 impl PartitionLog {
     /// Reads whole batches from the one that contains `offset`, at most `max_bytes`, all below `upper_bound` (exclusive: high watermark,
-    /// last stable offset or log end). With `at_least_one`, the first batch comes even if larger. Only from memory: `None` if the
-    /// offset lies in a segment file, and [`PartitionLog::read`] is to be called where blocking is allowed.
+    /// last stable offset or log end). With `at_least_one`, the first batch comes even if larger. Waits for nothing: `None` if the disk would
+    /// have to be waited for, and [`PartitionLog::read`] is to be called where blocking is allowed.
     ///
     /// # Errors
-    /// [`ReadError::OutOfRange`] and [`ReadError::NotLocal`].
-    pub fn read_tail(&self, offset: i64, max_bytes: usize, at_least_one: bool, upper_bound: i64) -> Result<Option<LogRead>, ReadError> {
-        let want = Want { max_bytes, at_least_one, upper_bound };
-        let state = self.state.lock();
-        check_range(&state, offset)?;
-        let mut read = LogRead { next_offset: offset, cleanings: state.cleanings, ..LogRead::default() };
-        if offset >= upper_bound.min(state.offsets.log_end) {
-            return Ok(Some(read));
+    /// See [`ReadError`].
+    pub fn read_at_once(&self, offset: i64, max_bytes: usize, at_least_one: bool, upper_bound: i64) -> Result<Option<LogRead>, ReadError> {
+        match self.read_as(offset, Want { max_bytes, at_least_one, upper_bound, may_wait: false }) {
+            Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            other => other.map(Some),
         }
-        if !in_tail(&state, offset) {
-            return Ok(None);
-        }
-        read_chunks(&state, want, &mut read);
-        Ok(Some(read))
     }
 
-    /// As [`PartitionLog::read_tail`], from segment files too. Blocks on the disk (index look-up and a few headers).
+    /// As [`PartitionLog::read_at_once`], but blocks on the disk if need be (index look-up and a few headers).
     ///
     /// # Errors
     /// See [`ReadError`].
     pub fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool, upper_bound: i64) -> Result<LogRead, ReadError> {
-        let want = Want { max_bytes, at_least_one, upper_bound };
+        self.read_as(offset, Want { max_bytes, at_least_one, upper_bound, may_wait: true })
+    }
+
+    fn read_as(&self, offset: i64, want: Want) -> Result<LogRead, ReadError> {
         let mut read = LogRead { next_offset: offset, ..LogRead::default() };
         let mut retries = 3;
         loop {
@@ -85,7 +82,7 @@ impl PartitionLog {
                 Err(error) => return Err(error),
             };
             match self.read_file(&part, want, &mut read) {
-                Ok(()) if read.size_bytes == before || read.size_bytes >= max_bytes => return Ok(read),
+                Ok(()) if read.size_bytes == before || read.size_bytes >= want.max_bytes => return Ok(read),
                 Ok(()) => {}
                 Err(_) if read.size_bytes > 0 => return Ok(read),
                 // The segment was removed meanwhile: look again.
@@ -105,7 +102,7 @@ impl PartitionLog {
             return Ok(Source::End);
         }
         if offset >= want.upper_bound.min(state.offsets.log_end) {
-            return Ok(Source::End);
+            return Ok(Source::Memory(LogRead { cleanings: state.cleanings, ..so_far.clone() }));
         }
         if in_tail(&state, offset) {
             let mut read = LogRead { cleanings: state.cleanings, ..so_far.clone() };
@@ -129,13 +126,20 @@ impl PartitionLog {
     }
 
     fn read_file(&self, part: &FilePart, want: Want, read: &mut LogRead) -> Result<(), ReadError> {
-        let file = self.shared.files.open(self.shared.env.fs.as_ref(), self.id, part.name, &self.dir())?;
+        let (files, would_block) = (&self.shared.files, || io::Error::from(io::ErrorKind::WouldBlock));
+        let file = match want.may_wait {
+            true => files.open(self.shared.env.fs.as_ref(), self.id, part.name, &self.dir())?,
+            false => files.opened(self.id, part.name).ok_or_else(would_block)?,
+        };
         let index = match (&part.index, part.start) {
             (Some(index), Some(_)) => Arc::new(index.clone()),
-            _ => self.index_on_disk(part.name)?,
+            _ if want.may_wait => self.index_on_disk(part.name)?,
+            _ => files.loaded_index(self.id, part.name).ok_or_else(would_block)?,
         };
+        read.cleanings = part.cleanings;
         let offset = read.next_offset;
-        let mut walker = Walker::new(Arc::clone(&file), part.limit);
+        let walker = if want.may_wait { Walker::new } else { Walker::resident };
+        let mut walker = walker(Arc::clone(&file), part.limit);
         let Some((start, first_len, first_next)) = find_batch(&mut walker, &index, offset, want.upper_bound)? else {
             return Ok(());
         };
@@ -153,7 +157,6 @@ impl PartitionLog {
         read.slices.push(LogSlice::File { file, position: start, len });
         read.size_bytes += len;
         read.next_offset = next_offset;
-        read.cleanings = part.cleanings;
         Ok(())
     }
 

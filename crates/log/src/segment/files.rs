@@ -167,6 +167,16 @@ impl SegmentFiles {
         Ok(file)
     }
 
+    /// The file of a segment if it is open already.
+    pub(crate) fn opened(&self, id: TopicIdPartition, name: SegmentName) -> Option<Arc<dyn File>> {
+        self.handles.lock().get((id, name))
+    }
+
+    /// The index of a segment if it is in memory.
+    pub(crate) fn loaded_index(&self, id: TopicIdPartition, name: SegmentName) -> Option<Arc<Vec<IndexEntry>>> {
+        self.indexes.lock().get((id, name))
+    }
+
     /// The index of a segment, read by `load` if it is not in memory.
     pub(crate) fn index<E>(
         &self,

@@ -15,6 +15,7 @@ const WINDOW_BYTES: usize = 8 << 10;
 pub(crate) struct Walker {
     file: Arc<dyn File>,
     limit: u64,
+    may_wait: bool,
     start: u64,
     window: Vec<u8>,
 }
@@ -22,7 +23,12 @@ pub(crate) struct Walker {
 impl Walker {
     /// See the type.
     pub(crate) fn new(file: Arc<dyn File>, limit: u64) -> Self {
-        Self { file, limit, start: 0, window: Vec::new() }
+        Self { file, limit, may_wait: true, start: 0, window: Vec::new() }
+    }
+
+    /// A walk that ends with `WouldBlock` where the disk would have to be waited for.
+    pub(crate) fn resident(file: Arc<dyn File>, limit: u64) -> Self {
+        Self { may_wait: false, ..Self::new(file, limit) }
     }
 
     /// The header of the batch that begins at `position`; `None` at the limit. `offset` is what was asked for, for the error.
@@ -52,7 +58,14 @@ impl Walker {
             let wanted = (self.limit - position).min(WINDOW_BYTES as u64) as usize;
             self.window.resize(wanted, 0);
             self.start = position;
-            if let Err(error) = self.file.read_exact_at(&mut self.window, position) {
+            let filled = match self.may_wait {
+                true => self.file.read_exact_at(&mut self.window, position),
+                false => match self.file.read_resident_at(&mut self.window, position) {
+                    Ok(read) if read < wanted => Err(io::ErrorKind::WouldBlock.into()),
+                    other => other.map(drop),
+                },
+            };
+            if let Err(error) = filled {
                 self.window.clear();
                 return Err(error);
             }

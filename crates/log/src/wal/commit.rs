@@ -251,11 +251,7 @@ impl Writer {
     /// log moves once.
     fn publish(&self, group: &[Pending], synced: bool) {
         for pending in group.iter().rev().filter(|pending| pending.ack_after_sync == synced) {
-            if pending.log.committed(pending.incarnation, pending.end_offset)
-                && let Some(listener) = self.shared.listener.get()
-            {
-                listener.0.ack_end_moved(&pending.log);
-            }
+            pending.log.committed(pending.incarnation, pending.end_offset);
         }
     }
 }

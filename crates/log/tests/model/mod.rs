@@ -397,7 +397,7 @@ fn check_contents_while_running(partition: &Partition, log: &PartitionLog, rng: 
     let from = between(rng, offsets.local_start, offsets.log_end);
     let bytes = read_range(log, from, offsets.log_end)?;
     assert!(bytes == partition.bytes(from, offsets.log_end), "I6: {:?} from {from}", partition.id);
-    if let Some(read) = log.read_tail(from, 2_000, true, offsets.log_end)? {
+    if let Some(read) = log.read_at_once(from, 2_000, true, offsets.log_end)? {
         let bytes: Vec<u8> = read.slices.iter().map(slice_bytes).collect::<Result<Vec<_>, _>>()?.concat();
         assert!(bytes == partition.bytes(from, read.next_offset), "I6: tail of {:?} from {from}", partition.id);
     }
