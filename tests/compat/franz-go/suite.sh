@@ -1,5 +1,6 @@
 # franz-go's own integration tests (package kgo), from the Go module proxy.
 
+. "$compat/go-suites.sh"
 franz_go_version=v1.21.3
 suite_port=0
 suite_settings=(num.partitions=4 auto.create.topics.enable=true group.initial.rebalance.delay.ms=0)
@@ -28,6 +29,5 @@ suite_run() {
   local log=$work/franz-go.log pattern=${COMPAT_ONLY:-^($(echo $franz_go_tests | tr ' ' '|'))\$}
   KGO_SEEDS=$bootstrap KGO_TEST_RF=1 KGO_TEST_RECORDS=${KGO_TEST_RECORDS:-10000} KGO_LOG_LEVEL=${KGO_LOG_LEVEL:-none} timeout -k 5 "${COMPAT_LIMIT:-600}" \
     "$franz_go_dir/kgo.test" -test.v -test.count=1 -test.timeout 590s -test.run "$pattern" >"$log" 2>&1 </dev/null
-  sed -n 's|^ *--- PASS: \([^ ]*\) .*|\1,PASS|p; s|^ *--- FAIL: \([^ ]*\) .*|\1,FAIL|p' "$log" | sort -u >>"$1"
-  grep -qE '^(PASS|FAIL)$' "$log" || echo "finishes,FAIL" >>"$1"
+  go_suite_results "$log" >>"$1"
 }

@@ -25,9 +25,10 @@ mod compatibility_page {
 
     const PAGE: &str = include_str!("../../../../docs/compatibility.md");
     const KAFKA_TOOLS: &str = include_str!("../../../../tests/compat/java-tools/golden.txt");
-    const SUITES: [(&str, &str, &str); 8] = [
+    const SUITES: [(&str, &str, &str); 10] = [
         ("franz-go", "integration tests of pkg/kgo and pkg/kadm", include_str!("../../../../tests/compat/franz-go/allow.txt")),
         ("java-tools", "printed output of Apache Kafka's tools", include_str!("../../../../tests/compat/java-tools/allow.txt")),
+        ("kafka-go", "the module's own tests", include_str!("../../../../tests/compat/kafka-go/allow.txt")),
         ("kafka-python", "integration tests", include_str!("../../../../tests/compat/kafka-python/allow.txt")),
         ("librdkafka", "test-runner, quick mode", include_str!("../../../../tests/compat/librdkafka/allow.txt")),
         ("librdkafka-full", "test-runner, all of each test", include_str!("../../../../tests/compat/librdkafka/allow-full.txt")),
@@ -38,6 +39,7 @@ mod compatibility_page {
         ),
         ("rskafka", "integration tests", include_str!("../../../../tests/compat/rskafka/allow.txt")),
         ("rust-rdkafka", "integration tests", include_str!("../../../../tests/compat/rust-rdkafka/allow.txt")),
+        ("sarama", "functional tests", include_str!("../../../../tests/compat/sarama/allow.txt")),
     ];
 
     /// Name, key and versions of a line such as `Fetch(1): 4 to 18 [usable: 18],`.
