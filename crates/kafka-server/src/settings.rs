@@ -59,4 +59,11 @@ impl Services {
         let image = self.metadata.image();
         broker_values(self, &image, name).first().and_then(|(_, value)| value.parse().ok())
     }
+
+    /// True if `group.coordinator.rebalance.protocols` names the consumer protocol (KIP-848).
+    pub(crate) fn serves_consumer_groups(&self) -> bool {
+        let image = self.metadata.image();
+        let values = broker_values(self, &image, "group.coordinator.rebalance.protocols");
+        values.first().is_some_and(|(_, protocols)| protocols.split(',').any(|protocol| protocol.trim() == "consumer"))
+    }
 }

@@ -16,6 +16,7 @@ pub(crate) mod scan;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use siltstone_common::{Env, TopicIdPartition};
 use uuid::Uuid;
@@ -52,7 +53,7 @@ pub struct LogManagerConfig {
     pub tail_cache_bytes: u64,
     /// Appends are refused while less than this is free on the disk (I40), bytes.
     pub disk_reserve_bytes: u64,
-    /// `producer.id.expiration.ms`
+    /// `producer.id.expiration.ms` to begin with, see [`LogManager::set_producer_expiration`].
     pub producer_expiration_ms: i64,
 }
 
@@ -95,6 +96,11 @@ impl LogManager {
         if self.shared.listener.set(ListenerSlot(listener)).is_err() {
             tracing::warn!("the log has a listener already");
         }
+    }
+
+    /// From now on producers are forgotten that were idle for so long, ms (`producer.id.expiration.ms`).
+    pub fn set_producer_expiration(&self, expiration_ms: i64) {
+        self.shared.producer_expiration_ms.store(expiration_ms, Ordering::Relaxed);
     }
 
     /// The partition's log, made empty if there is none. Blocks.

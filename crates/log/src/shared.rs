@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Mutex, RwLock};
@@ -75,6 +75,8 @@ impl Health {
 pub(crate) struct Shared {
     pub(crate) env: Env,
     pub(crate) config: LogManagerConfig,
+    /// How long an idle producer is remembered, ms.
+    pub(crate) producer_expiration_ms: AtomicI64,
     pub(crate) health: Health,
     pub(crate) wal: Wal,
     pub(crate) manifest: Manifest,

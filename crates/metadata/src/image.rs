@@ -77,6 +77,9 @@ impl TopicImage {
     }
 }
 
+/// The topic under which Kafka's controllers keep the metadata. Nobody may make one of that name.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
 /// True for the names of topics that coordinators write to.
 pub(crate) fn is_internal(name: &str) -> bool {
     matches!(name, "__consumer_offsets" | "__transaction_state")

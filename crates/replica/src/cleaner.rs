@@ -202,7 +202,8 @@ impl ReplicaManager {
         }
     }
 
-    fn broker_config(&self) -> BrokerConfig {
+    /// The broker's settings as they are now.
+    pub(crate) fn broker_config(&self) -> BrokerConfig {
         let image = self.metadata.image();
         let none = BTreeMap::new();
         let dynamic_all = image.broker_configs.get("").unwrap_or(&none);

@@ -31,6 +31,9 @@ impl ReplicaManager {
             let image = Arc::clone(&images.borrow_and_update());
             let all_changed = image.broker_configs != broker_configs;
             broker_configs.clone_from(&image.broker_configs);
+            if all_changed {
+                self.logs.set_producer_expiration(i64::from(self.broker_config().int("producer.id.expiration.ms")));
+            }
             known.retain(|topic_id, _| image.topics.contains_key(topic_id));
             let is_new = |topic: &&Arc<TopicImage>| all_changed || !known.get(&topic.id).is_some_and(|seen| Arc::ptr_eq(seen, topic));
             let mut changed: Vec<_> = image.topics.values().filter(is_new).cloned().collect();

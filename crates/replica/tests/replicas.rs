@@ -9,6 +9,8 @@ use std::time::Duration;
 use siltstone_common::TopicIdPartition;
 use siltstone_common::fs::sim::SimFault;
 use siltstone_common::fs::{FileSystem, SimFs};
+use siltstone_log::batch::Compression;
+use siltstone_log::records::BatchBuilder;
 use siltstone_metadata::api::{AdminChange, ConfigOp, ConfigResource};
 use siltstone_replica::{FetchParams, ReplicaError};
 use support::*;
@@ -460,6 +462,25 @@ fn a_topic_whose_copying_is_switched_off_uploads_nothing() {
             node.wait_for("retention", Duration::from_secs(1_500), |_| partition.offsets().log_start >= 10).await;
         });
     }
+}
+
+#[test]
+fn how_long_an_idle_producer_is_remembered_may_be_set_while_running() {
+    simulated(async {
+        let world = World::new(1).await;
+        let node = Node::start(&world, &SimFs::new()).await;
+        let id = world.topic("t", 1, &[]).await[0];
+        let mut records = BatchBuilder::new(Compression::None).producer(7, 0, 0, false);
+        records.record(node.env.clock.now_ms(), None, Some(b"value"), &[]);
+        node.wait_for("the partition", LONG, |node| node.replicas.opened(id).is_some()).await;
+        node.produce(id, records.build(), LONG).await.unwrap();
+        node.env.clock.sleep(Duration::from_secs(600)).await;
+        assert_eq!(node.replicas.active_producers(id).await.unwrap().len(), 1, "a day by default");
+        let shorter = ConfigOp::Set("producer.id.expiration.ms".to_owned(), "60000".to_owned());
+        world.metadata.alter_configs(ConfigResource::Broker(String::new()), vec![shorter], false).await.unwrap();
+        node.env.clock.sleep(Duration::from_secs(180)).await;
+        assert_eq!(node.replicas.active_producers(id).await.unwrap().len(), 0, "forgotten");
+    });
 }
 
 /// As Kafka: with `remote.log.delete.on.disable` the log begins where its local part does.

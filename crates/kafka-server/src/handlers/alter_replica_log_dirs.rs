@@ -10,6 +10,9 @@ use siltstone_metadata::acls::AclOperation;
 
 use crate::context::RequestContext;
 
+/// No file system takes longer names.
+const FILE_NAME_BYTES_MAX: usize = 255;
+
 pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse {
     let permitted = ctx.authorize_cluster(AclOperation::Alter);
     let image = ctx.services.metadata.image();
@@ -20,10 +23,11 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsReq
             let id = image.topic(topic.name.0.as_str()).map(|topic| topic.id);
             let outcome = |index: i32| match id.and_then(|id| image.partition(TopicIdPartition::new(id, index))) {
                 _ if permitted.is_err() => ResponseError::ClusterAuthorizationFailed.code(),
+                _ if future_name_bytes(&topic.name, index) > FILE_NAME_BYTES_MAX => ResponseError::InvalidTopicException.code(),
                 _ if !here => ResponseError::LogDirNotFound.code(),
+                None => ResponseError::UnknownTopicOrPartition.code(),
                 Some(partition) if partition.replicas.contains(&ctx.services.config.broker_id) => 0,
-                // The directory is kept for when the broker gets the replica.
-                _ => ResponseError::ReplicaNotAvailable.code(),
+                Some(_) => ResponseError::ReplicaNotAvailable.code(),
             };
             let partitions = topic.partitions.iter();
             let partitions =
@@ -32,4 +36,10 @@ pub(crate) async fn handle(ctx: &RequestContext, request: AlterReplicaLogDirsReq
         }
     }
     AlterReplicaLogDirsResponse::default().with_results(results)
+}
+
+/// Length of the name under which Kafka builds a replica's copy: `TOPIC-PARTITION.UUID-future`. It refuses what does not fit (KAFKA-4893), wherever
+/// it is to go.
+fn future_name_bytes(topic: &str, partition: i32) -> usize {
+    format!("{topic}-{partition}.").len() + 32 + "-future".len()
 }

@@ -20,8 +20,13 @@ const CONSUMER_MEMBER: i8 = 1;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse {
     let mut room = AnswerRoom::new();
+    let served = ctx.services.serves_consumer_groups();
     let groups = request.group_ids.into_iter().map(|group_id| {
-        if let Err(error) = ctx.authorize(AclOperation::Describe, ResourceType::Group, group_id.0.as_str()) {
+        let permitted = match served {
+            true => ctx.authorize(AclOperation::Describe, ResourceType::Group, group_id.0.as_str()),
+            false => Err(ResponseError::UnsupportedVersion),
+        };
+        if let Err(error) = permitted {
             return DescribedGroup::default()
                 .with_group_id(group_id)
                 .with_error_code(error.code())

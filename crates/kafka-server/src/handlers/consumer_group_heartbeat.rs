@@ -14,6 +14,9 @@ use crate::topic_lookup::text;
 
 pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupHeartbeatRequest) -> ConsumerGroupHeartbeatResponse {
     let refused = |error: ResponseError| ConsumerGroupHeartbeatResponse::default().with_error_code(error.code());
+    if !ctx.services.serves_consumer_groups() {
+        return refused(ResponseError::UnsupportedVersion);
+    }
     if let Err(error) = ctx.authorize(AclOperation::Read, ResourceType::Group, request.group_id.0.as_str()) {
         return refused(error);
     }

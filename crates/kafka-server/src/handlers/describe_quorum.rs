@@ -7,13 +7,11 @@ use kafka_protocol::messages::{BrokerId, DescribeQuorumRequest, DescribeQuorumRe
 use kafka_protocol::protocol::StrBytes;
 use siltstone_metadata::MetadataImage;
 use siltstone_metadata::acls::AclOperation;
+use siltstone_metadata::image::METADATA_TOPIC;
 
 use crate::context::RequestContext;
 use crate::error_codes::words;
 use crate::topic_lookup::{text, topic_name};
-
-/// The topic under which Kafka's controllers keep the metadata.
-const METADATA_TOPIC: &str = "__cluster_metadata";
 
 pub(crate) async fn handle(ctx: &RequestContext, request: DescribeQuorumRequest) -> DescribeQuorumResponse {
     if let Err(error) = ctx.authorize_cluster(AclOperation::Describe) {

@@ -92,7 +92,7 @@ async fn create_missing(ctx: &RequestContext, request: &MetadataRequest, topics:
         }
         match create(ctx, name).await {
             Ok(()) => bill.charge(ctx.services.metadata.image().topic(name).map_or(0, |topic| topic.partitions.len())),
-            Err(MetadataError::TopicExists(_) | MetadataError::InvalidTopic(_)) => {}
+            Err(MetadataError::TopicExists(_) | MetadataError::InvalidTopic(_) | MetadataError::InvalidRequest(_)) => {}
             Err(error) => tracing::warn!(topic = name, %error, "could not create a topic on first use"),
         }
     }

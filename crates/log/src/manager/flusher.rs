@@ -95,8 +95,9 @@ pub(crate) async fn run(shared: Arc<Shared>) {
 
 fn expire_producers(shared: &Shared) {
     let now_ms = shared.env.clock.now_ms();
+    let expiration_ms = shared.producer_expiration_ms.load(Ordering::Relaxed);
     for log in shared.all_logs() {
-        log.expire_producers(now_ms, shared.config.producer_expiration_ms);
+        log.expire_producers(now_ms, expiration_ms);
     }
 }
 

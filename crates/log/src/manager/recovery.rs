@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -71,6 +72,7 @@ pub(super) fn recover(config: LogManagerConfig, env: Env) -> Result<(Arc<Shared>
         manifest,
         files: SegmentFiles::default(),
         tail_cache: TailCache::new(config.tail_cache_bytes),
+        producer_expiration_ms: AtomicI64::new(config.producer_expiration_ms),
         flusher: FlushQueue::default(),
         listener: OnceLock::new(),
         logs: RwLock::default(),

@@ -263,6 +263,7 @@ fn creation_is_refused_in_kafkas_words() {
         named("../x"),
         "Topic name is invalid: '../x' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
     );
+    assert_eq!(named("__cluster_metadata"), "Creation of internal topic __cluster_metadata is prohibited.");
     assert_eq!(named("a_b.c"), "Topic 'a_b.c' collides with existing topic: a.b_c");
     assert_eq!(named("a_b_c"), "Topic 'a_b_c' collides with existing topic: a.b_c");
     let message = |topic: CreateTopic| refusal(&model, topic).to_string();

@@ -9,7 +9,7 @@ use super::placement::place;
 use super::{Decision, TOPIC_PARTITIONS_MAX, View};
 use crate::api::{CreateTopic, MetadataError};
 use crate::configs;
-use crate::image::{ImageChange, MetadataImage, PartitionImage, TopicImage, is_internal};
+use crate::image::{ImageChange, METADATA_TOPIC, MetadataImage, PartitionImage, TopicImage, is_internal};
 
 const NAME_LENGTH_MAX: usize = 249;
 
@@ -25,6 +25,7 @@ pub(crate) fn check_name(name: &str) -> Result<(), MetadataError> {
         _ if !name.chars().all(legal) => {
             format!("'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'")
         }
+        METADATA_TOPIC => return Err(MetadataError::InvalidRequest(format!("Creation of internal topic {METADATA_TOPIC} is prohibited."))),
         _ => return Ok(()),
     };
     Err(MetadataError::InvalidTopic(format!("Topic name is invalid: {reason}")))

@@ -1,13 +1,18 @@
-//! DescribeCluster and DescribeLogDirs.
+//! DescribeCluster, DescribeLogDirs and AlterReplicaLogDirs.
 
 use super::fetch::fill;
-use super::requests::topic_name;
+use super::requests::{text, topic_name};
 use crate::{Scenario, Session, scenario};
 use anyhow::Result;
+use kafka_protocol::messages::alter_replica_log_dirs_request::{AlterReplicaLogDir, AlterReplicaLogDirTopic};
 use kafka_protocol::messages::describe_log_dirs_request::DescribableLogDirTopic;
-use kafka_protocol::messages::{DescribeClusterRequest, DescribeLogDirsRequest, TopicName};
+use kafka_protocol::messages::{AlterReplicaLogDirsRequest, DescribeClusterRequest, DescribeLogDirsRequest, TopicName};
 
-pub const SCENARIOS: &[Scenario] = &[scenario("describe-cluster", describe_cluster), scenario("describe-log-dirs", describe_log_dirs)];
+pub const SCENARIOS: &[Scenario] = &[
+    scenario("describe-cluster", describe_cluster),
+    scenario("describe-log-dirs", describe_log_dirs),
+    scenario("alter-replica-log-dirs", alter_replica_log_dirs),
+];
 
 fn describe_cluster(s: &mut Session) -> Result<()> {
     let mut c = s.connect()?;
@@ -49,6 +54,27 @@ fn describe_log_dirs(s: &mut Session) -> Result<()> {
         s.ask(&mut c, &step("invalid name"), version, &of(topic_name("../x"), &[0]))?;
         let nothing = DescribeLogDirsRequest::default().with_topics(Some(vec![]));
         s.ask(&mut c, &step("no topics"), version, &nothing)?;
+    }
+    Ok(())
+}
+
+fn alter_replica_log_dirs(s: &mut Session) -> Result<()> {
+    let mut c = s.connect()?;
+    s.create_topic(&mut c, "t", 1, &[])?;
+    let described = c.call(4, &DescribeLogDirsRequest::default().with_topics(Some(vec![])))?;
+    let here = described.results.first().map(|dir| dir.log_dir.to_string()).unwrap_or_default();
+    let long = "x".repeat(213);
+    let names = [("a topic", s.topic("t")), ("an unknown topic", s.topic("none"))];
+    let names = names.into_iter().chain([("a long name", topic_name(&long[1..])), ("too long a name", topic_name(&long))]);
+    for (what, name) in names {
+        for (place, dir) in [("where it is", here.as_str()), ("nowhere", "/nowhere")] {
+            for version in [1, 2] {
+                let topic = AlterReplicaLogDirTopic::default().with_name(name.clone()).with_partitions(vec![0, 10]);
+                let dir = AlterReplicaLogDir::default().with_path(text(dir)).with_topics(vec![topic]);
+                let request = AlterReplicaLogDirsRequest::default().with_dirs(vec![dir]);
+                s.ask(&mut c, &format!("v{version} {what}, {place}"), version, &request)?;
+            }
+        }
     }
     Ok(())
 }

@@ -25,6 +25,8 @@ const fn own(name: &'static str, run: fn(&mut Session) -> Result<()>) -> Scenari
     Scenario { name, settings: SETTINGS, run }
 }
 
+const CLASSIC_ONLY: &[(&str, &str)] = &[("group.coordinator.rebalance.protocols", "classic")];
+
 pub const SCENARIOS: &[Scenario] = &[
     own("consumer-group-requests", requests),
     own("consumer-group-members", members),
@@ -35,6 +37,7 @@ pub const SCENARIOS: &[Scenario] = &[
     own("consumer-group-admin", admin),
     own("consumer-group-migration", migration),
     scenario("consumer-group-configs", configs),
+    Scenario { name: "consumer-group-not-served", settings: CLASSIC_ONLY, run: not_served },
 ];
 
 type Beat = ConsumerGroupHeartbeatRequest;
@@ -73,6 +76,19 @@ fn named(s: &Session, name: &str) -> Result<Conn> {
 fn describe(s: &mut Session, c: &mut Conn, step: &str, group: &GroupId) -> Result<()> {
     let request = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group.clone()]);
     s.ask(c, step, 1, &request)?;
+    Ok(())
+}
+
+fn not_served(s: &mut Session) -> Result<()> {
+    let mut c = s.connect()?;
+    let group = s.group("g");
+    for version in [0, 1] {
+        let step = |what: &str| format!("v{version} {what}");
+        s.ask(&mut c, &step("heartbeat"), version, &first(&group, "m", &[s.topic("t")]))?;
+        s.ask(&mut c, &step("heartbeat that says nothing"), version, &Beat::default())?;
+        let both = ConsumerGroupDescribeRequest::default().with_group_ids(vec![group.clone(), s.group("other")]);
+        s.ask(&mut c, &step("describe"), version, &both.with_include_authorized_operations(true))?;
+    }
     Ok(())
 }
 

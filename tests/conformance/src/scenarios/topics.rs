@@ -63,7 +63,7 @@ fn create_versions(s: &mut Session) -> Result<()> {
 fn create_errors(s: &mut Session) -> Result<()> {
     let mut c = s.connect()?;
     let long = "x".repeat(250);
-    let names = ["", ".", "..", "../x", "a b", "a/b", "é", "a\0b", "__consumer_offsets", long.as_str(), &long[1..]];
+    let names = ["", ".", "..", "../x", "a b", "a/b", "é", "a\0b", "__consumer_offsets", "__cluster_metadata", long.as_str(), &long[1..]];
     for version in [2, 7] {
         for name in names {
             let shown = if name.len() > 100 { format!("of {} bytes", name.len()) } else { format!("{name:?}") };
