@@ -32,6 +32,7 @@ class Store:
         (directory / "bucket").mkdir(parents=True)
 
     def start(self):
+        subprocess.run([HERE / "store.sh", "build", "versitygw"], check=True)
         command = [HERE / "store.sh", "start", "versitygw", str(self.port), self.directory]
         self.process = subprocess.Popen(command, env={**os.environ, **KEYS}, stdout=subprocess.DEVNULL)
         wait_until(lambda: is_open(self.port), "the store listens")
@@ -44,7 +45,6 @@ class Store:
 
 @pytest.fixture
 def store(tmp_path):
-    subprocess.run([HERE / "store.sh", "build", "versitygw"], check=True)
     store = Store(tmp_path / "s3")
     store.start()
     yield store

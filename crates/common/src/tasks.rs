@@ -115,6 +115,8 @@ impl Tasks {
         };
         match running.await {
             Ok(value) => Some(value),
+            // It had not begun when the runtime went away: that is how a process stops.
+            Err(error) if error.is_cancelled() => None,
             Err(error) => {
                 tracing::error!(%error, "blocking work failed");
                 None

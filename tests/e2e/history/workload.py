@@ -286,7 +286,7 @@ class Run:
     group = "readers"
 
     def __init__(self, broker, *, seed=1, partitions=3, crash_probability=0.002):
-        self.broker, self.seed, self.crash_probability = broker, seed, crash_probability
+        self.broker, self.seed, self.crash_probability, self.random = broker, seed, crash_probability, random.Random(seed)
         self.history = History()
         self.keys = [f"in/{partition}" for partition in range(partitions)]
         self.all_keys = [*self.keys, "out/0"]
