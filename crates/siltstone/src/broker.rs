@@ -325,11 +325,14 @@ fn replica_config(config: &Config, env: &Env, broker_epoch: i64, data_dir_was_em
 }
 
 /// Ends the session that the broker had before this start, if it was on another data directory. Only for a broker with the metadata service in its
-/// process: the store has one process at a time, so the one before is gone, and there is no session to wait for.
+/// process: the store has one process at a time, so the one before is gone, and there is no session to wait for. A session at another address may be
+/// that of a broker of the same id in a process of its own, which lives: it is left alone, and keeps this one from registering.
 async fn end_session_before(metadata: &dyn MetadataApi, me: &RegisterBroker) -> Result<(), MetadataError> {
     let image = metadata.image();
     match image.brokers.get(&me.id) {
-        Some(known) if !known.fenced && known.directory != me.directory => metadata.heartbeat(me.id, known.epoch, true).await.map(|_| ()),
+        Some(known) if !known.fenced && known.directory != me.directory && (&known.host, known.port) == (&me.host, me.port) => {
+            metadata.heartbeat(me.id, known.epoch, true).await.map(|_| ())
+        }
         _ => Ok(()),
     }
 }
@@ -424,7 +427,9 @@ mod tests {
         let epoch = metadata.register_broker(lost.clone()).await.unwrap();
         metadata.heartbeat(1, epoch, false).await.unwrap();
         let me = RegisterBroker { directory: uuid::Uuid::from_u128(2), ..lost };
-        assert!(matches!(metadata.register_broker(me.clone()).await, Err(MetadataError::DuplicateBroker)));
+        let elsewhere = RegisterBroker { port: 9093, ..me.clone() };
+        end_session_before(&*metadata, &elsewhere).await.unwrap();
+        assert!(matches!(metadata.register_broker(elsewhere).await, Err(MetadataError::DuplicateBroker)), "the other one may live");
         end_session_before(&*metadata, &me).await.unwrap();
         assert!(metadata.register_broker(me).await.unwrap() > epoch);
     }
