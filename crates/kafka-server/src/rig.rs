@@ -50,7 +50,10 @@ impl Rig {
     async fn at(port: u16, broker_configs: BTreeMap<String, String>) -> Self {
         let (env, dir) = (Env::system(), tempfile::tempdir().expect("a directory"));
         let store = Arc::new(MemoryStore::new(env.clone()));
-        let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.expect("opens");
+        // Nobody sends heartbeats, and a test may take its time.
+        let metadata_config =
+            MetadataServiceConfig { broker_session_timeout: Duration::from_secs(3_600), ..MetadataServiceConfig::default() };
+        let metadata = MetadataService::open(store, metadata_config, env.clone()).await.expect("opens");
         let broker = RegisterBroker {
             id: BROKER,
             host: "127.0.0.1".to_owned(),

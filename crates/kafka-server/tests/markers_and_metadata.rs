@@ -16,8 +16,9 @@ use tokio::net::TcpListener;
 const BROKER: i32 = 1;
 
 async fn metadata_service() -> (Arc<MetadataService>, String) {
-    let service =
-        MetadataService::open(Arc::new(MemoryStore::new(Env::system())), MetadataServiceConfig::default(), Env::system()).await.unwrap();
+    // Nobody sends heartbeats.
+    let config = MetadataServiceConfig { broker_session_timeout: Duration::from_secs(3_600), ..MetadataServiceConfig::default() };
+    let service = MetadataService::open(Arc::new(MemoryStore::new(Env::system())), config, Env::system()).await.unwrap();
     let broker = RegisterBroker {
         id: BROKER,
         host: "localhost".to_owned(),
