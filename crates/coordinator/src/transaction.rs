@@ -19,6 +19,8 @@ mod metadata;
 mod ports;
 mod records;
 mod shard;
+#[cfg(test)]
+mod simulation;
 
 pub use config::TransactionCoordinatorConfig;
 pub use coordinator::TransactionCoordinator;
