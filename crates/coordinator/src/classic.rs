@@ -332,19 +332,11 @@ impl ClassicGroup {
         generation_id: i32,
         turn: &mut Turn<'_>,
     ) -> Result<(), GroupError> {
-        match self.state {
-            ClassicState::Dead => return Err(GroupError::CoordinatorNotAvailable),
-            ClassicState::Empty if generation_id < 0 => return Ok(()),
-            _ => {}
-        }
-        if generation_id >= 0 || !member_id.is_empty() || group_instance_id.is_some() {
-            self.validate_member(member_id, group_instance_id)?;
-            if generation_id != self.generation_id {
-                return Err(GroupError::IllegalGeneration);
-            }
-        } else {
+        let is_anonymous = generation_id < 0 && member_id.is_empty() && group_instance_id.is_none();
+        if is_anonymous && !matches!(self.state, ClassicState::Dead | ClassicState::Empty) {
             return Err(GroupError::UnknownMemberId);
         }
+        self.validate_transactional_commit(member_id, group_instance_id, generation_id)?;
         if self.state == ClassicState::CompletingRebalance {
             return Err(GroupError::RebalanceInProgress);
         }

@@ -9,11 +9,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kafka_protocol::ResponseError;
+use kafka_protocol::messages::GroupId;
 use siltstone_metadata::acls::{AclIndex, AclOperation, CLUSTER_NAME, Requester, ResourceType, Verdict};
 use siltstone_metadata::configs::STANDARD_AUTHORIZER;
 
 use crate::context::{RequestContext, Services};
 use crate::session::Session;
+use crate::topic_lookup::OPERATIONS_UNKNOWN;
 
 /// See the module.
 #[derive(Debug)]
@@ -133,6 +135,11 @@ impl RequestContext {
     pub(crate) fn authorized_operations(&self, resource_type: ResourceType, name: &str) -> i32 {
         let operations = AclOperation::of(resource_type).iter().copied();
         operations.filter(|operation| self.allows(*operation, resource_type, name)).fold(0, |bits, operation| bits | 1 << operation.code())
+    }
+
+    /// The same of a group, if the answer is to tell it.
+    pub(crate) fn group_operations(&self, tells: bool, group_id: &GroupId) -> i32 {
+        if tells { self.authorized_operations(ResourceType::Group, group_id.0.as_str()) } else { OPERATIONS_UNKNOWN }
     }
 }
 

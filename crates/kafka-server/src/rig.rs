@@ -54,14 +54,7 @@ impl Rig {
         let metadata_config =
             MetadataServiceConfig { broker_session_timeout: Duration::from_secs(3_600), ..MetadataServiceConfig::default() };
         let metadata = MetadataService::open(store, metadata_config, env.clone()).await.expect("opens");
-        let broker = RegisterBroker {
-            id: BROKER,
-            host: "127.0.0.1".to_owned(),
-            port,
-            rack: None,
-            clean_shutdown: true,
-            directory: uuid::Uuid::nil(),
-        };
+        let broker = RegisterBroker { id: BROKER, host: "127.0.0.1".to_owned(), port, clean_shutdown: true, ..RegisterBroker::default() };
         let epoch = metadata.register_broker(broker).await.expect("registers");
         let config = LogManagerConfig {
             dir: dir.path().to_owned(),
@@ -76,14 +69,9 @@ impl Rig {
         let replica_config = ReplicaConfig {
             broker_id: BROKER,
             broker_epoch: epoch,
-            broker_configs: BTreeMap::new(),
-            retention_check_interval: Duration::from_secs(300),
-            local_retention_check_interval: Duration::from_secs(5),
-            remote_fetch_max_wait: Duration::from_millis(500),
-            concurrent_uploads: 1,
-            disk_budget_bytes: u64::MAX,
             log_dir: dir.path().to_owned(),
             data_dir_was_empty: true,
+            ..ReplicaConfig::default()
         };
         let replicas = ReplicaManager::new(replica_config, env.clone(), metadata.clone(), logs, None);
         replicas.start();

@@ -64,26 +64,14 @@ async fn start(seed: u64, fs: &SimFs, metadata: &Arc<dyn MetadataApi>) -> Option
         Err(_) if fs.is_dead() => return None,
         Err(error) => panic!("open: {error}"),
     };
-    let broker = RegisterBroker {
-        id: BROKER,
-        host: "localhost".to_owned(),
-        port: 9092,
-        rack: None,
-        clean_shutdown: false,
-        directory: uuid::Uuid::nil(),
-    };
+    let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, ..RegisterBroker::default() };
     let epoch = siltstone_replica::register(&env, &**metadata, &logs, broker, Duration::from_secs(60)).await.expect("registers");
     let replica_config = ReplicaConfig {
         broker_id: BROKER,
         broker_epoch: epoch,
         broker_configs: broker_configs(),
-        retention_check_interval: Duration::from_secs(300),
-        local_retention_check_interval: Duration::from_secs(5),
-        remote_fetch_max_wait: Duration::from_millis(500),
-        concurrent_uploads: 1,
-        disk_budget_bytes: u64::MAX,
         log_dir: "/data".into(),
-        data_dir_was_empty: false,
+        ..ReplicaConfig::default()
     };
     let replicas = ReplicaManager::new(replica_config, env.clone(), Arc::clone(metadata), logs, None);
     replicas.start();
@@ -249,14 +237,8 @@ fn run(seed: u64) {
         let store = Arc::new(MemoryStore::new(env.clone()));
         let service = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.expect("opens");
         let metadata: Arc<dyn MetadataApi> = service;
-        let broker = RegisterBroker {
-            id: BROKER,
-            host: "localhost".to_owned(),
-            port: 9092,
-            rack: None,
-            clean_shutdown: true,
-            directory: uuid::Uuid::nil(),
-        };
+        let broker =
+            RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, clean_shutdown: true, ..RegisterBroker::default() };
         let epoch = metadata.register_broker(broker).await.expect("registers");
         metadata.heartbeat(BROKER, epoch, false).await.expect("a heartbeat");
         for (name, partitions) in [(GROUP_METADATA_TOPIC, PARTITIONS), ("t", 1)] {

@@ -19,14 +19,7 @@ async fn metadata_service() -> (Arc<MetadataService>, String) {
     // Nobody sends heartbeats.
     let config = MetadataServiceConfig { broker_session_timeout: Duration::from_secs(3_600), ..MetadataServiceConfig::default() };
     let service = MetadataService::open(Arc::new(MemoryStore::new(Env::system())), config, Env::system()).await.unwrap();
-    let broker = RegisterBroker {
-        id: BROKER,
-        host: "localhost".to_owned(),
-        port: 9092,
-        rack: None,
-        clean_shutdown: true,
-        directory: uuid::Uuid::nil(),
-    };
+    let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, clean_shutdown: true, ..RegisterBroker::default() };
     let epoch = service.register_broker(broker).await.unwrap();
     service.heartbeat(BROKER, epoch, false).await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -59,14 +52,9 @@ async fn services(metadata: Arc<dyn MetadataApi>, dir: &std::path::Path, env: &E
     let replica_config = ReplicaConfig {
         broker_id: BROKER,
         broker_epoch: metadata.image().brokers[&BROKER].epoch,
-        broker_configs: BTreeMap::new(),
-        retention_check_interval: Duration::from_secs(300),
-        local_retention_check_interval: Duration::from_secs(5),
-        remote_fetch_max_wait: Duration::from_millis(500),
-        concurrent_uploads: 1,
-        disk_budget_bytes: u64::MAX,
         log_dir: dir.to_owned(),
         data_dir_was_empty: true,
+        ..ReplicaConfig::default()
     };
     let replicas = ReplicaManager::new(replica_config, env.clone(), metadata.clone(), logs, None);
     replicas.start();

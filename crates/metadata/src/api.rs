@@ -201,7 +201,7 @@ pub enum ConfigOp {
 }
 
 /// A broker presents itself.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RegisterBroker {
     /// `node.id`
     pub id: i32,

@@ -59,6 +59,24 @@ pub struct ReplicaConfig {
     pub data_dir_was_empty: bool,
 }
 
+impl Default for ReplicaConfig {
+    /// Kafka's defaults, of a broker that is not registered and may fill its disk.
+    fn default() -> Self {
+        Self {
+            broker_id: -1,
+            broker_epoch: -1,
+            broker_configs: BTreeMap::new(),
+            retention_check_interval: Duration::from_secs(300),
+            local_retention_check_interval: Duration::from_secs(5),
+            remote_fetch_max_wait: Duration::from_millis(500),
+            concurrent_uploads: 4,
+            disk_budget_bytes: u64::MAX,
+            log_dir: std::path::PathBuf::new(),
+            data_dir_was_empty: false,
+        }
+    }
+}
+
 /// The remote tier, if there is one.
 #[derive(Clone)]
 pub struct RemoteTier {

@@ -376,20 +376,21 @@ mod tests {
 
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn no_heartbeat_takes_leadership_again_after_a_stop() {
+    async fn metadata_service() -> (Env, Arc<MetadataService>) {
         let env = Env::simulated(1, Arc::new(SimFs::new()));
         let store = Arc::new(MemoryStore::new(env.clone()));
         let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.unwrap();
-        let broker = RegisterBroker {
-            id: 1,
-            host: "localhost".to_owned(),
-            port: 9092,
-            rack: None,
-            clean_shutdown: true,
-            directory: uuid::Uuid::nil(),
-        };
-        let epoch = metadata.register_broker(broker).await.unwrap();
+        (env, metadata)
+    }
+
+    fn broker() -> RegisterBroker {
+        RegisterBroker { id: 1, host: "localhost".to_owned(), port: 9092, clean_shutdown: true, ..RegisterBroker::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_heartbeat_takes_leadership_again_after_a_stop() {
+        let (env, metadata) = metadata_service().await;
+        let epoch = metadata.register_broker(broker()).await.unwrap();
         let heartbeat_tasks = env.tasks.child();
         let beating = Env { tasks: heartbeat_tasks.clone(), ..env.clone() };
         let admin = ready();
@@ -413,17 +414,8 @@ mod tests {
     /// A broker with its metadata in its process that lost its data directory: nothing to wait for.
     #[tokio::test(start_paused = true)]
     async fn an_embedded_broker_on_a_new_directory_waits_for_no_session() {
-        let env = Env::simulated(1, Arc::new(SimFs::new()));
-        let store = Arc::new(MemoryStore::new(env.clone()));
-        let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.unwrap();
-        let lost = RegisterBroker {
-            id: 1,
-            host: "localhost".to_owned(),
-            port: 9092,
-            rack: None,
-            clean_shutdown: false,
-            directory: uuid::Uuid::from_u128(1),
-        };
+        let (_env, metadata) = metadata_service().await;
+        let lost = RegisterBroker { directory: uuid::Uuid::from_u128(1), clean_shutdown: false, ..broker() };
         let epoch = metadata.register_broker(lost.clone()).await.unwrap();
         metadata.heartbeat(1, epoch, false).await.unwrap();
         let me = RegisterBroker { directory: uuid::Uuid::from_u128(2), ..lost };
@@ -436,25 +428,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_broker_whose_registration_is_gone_is_not_ready() {
-        let env = Env::simulated(1, Arc::new(SimFs::new()));
-        let store = Arc::new(MemoryStore::new(env.clone()));
-        let metadata = MetadataService::open(store, MetadataServiceConfig::default(), env.clone()).await.unwrap();
-        let broker = RegisterBroker {
-            id: 1,
-            host: "localhost".to_owned(),
-            port: 9092,
-            rack: None,
-            clean_shutdown: true,
-            directory: uuid::Uuid::nil(),
-        };
-        let epoch = metadata.register_broker(broker.clone()).await.unwrap();
+        let (env, metadata) = metadata_service().await;
+        let epoch = metadata.register_broker(broker()).await.unwrap();
         let admin = ready();
         let session = Arc::new(Session::new(metadata.clone(), Arc::clone(&env.clock), 1, epoch));
         spawn_heartbeats(1, Duration::from_millis(100), env.clone(), session, admin.clone());
         env.clock.sleep(Duration::from_secs(1)).await;
         assert!(admin.is_ready());
         metadata.heartbeat(1, epoch, true).await.unwrap();
-        metadata.register_broker(broker).await.unwrap();
+        metadata.register_broker(broker()).await.unwrap();
         env.clock.sleep(Duration::from_secs(1)).await;
         assert!(!admin.is_ready(), "another has its id");
         admin.set_ready(true);

@@ -166,9 +166,9 @@ impl World {
 }
 
 /// A heartbeat that says no more than it must.
-fn heartbeat(member_id: &str, epoch: i32) -> ConsumerHeartbeatRequest {
+pub(crate) fn heartbeat(member_id: &str, epoch: i32) -> ConsumerHeartbeatRequest {
     ConsumerHeartbeatRequest {
-        group_id: "g".to_owned(),
+        group_id: "group".to_owned(),
         member_id: member_id.to_owned(),
         member_epoch: epoch,
         group_instance_id: None,

@@ -41,15 +41,7 @@ fn step_v1(transaction: &Transaction, request: &EndTransactionRequest, now_ms: i
         (TransactionState::CompleteCommit, true) | (TransactionState::CompleteAbort, false) => {
             Ok(EndStep::AlreadyEnded(ProducerIdAndEpoch::NONE))
         }
-        (TransactionState::PrepareCommit, true) | (TransactionState::PrepareAbort, false) => Err(TransactionError::ConcurrentTransactions),
-        (
-            TransactionState::Empty
-            | TransactionState::CompleteCommit
-            | TransactionState::CompleteAbort
-            | TransactionState::PrepareCommit
-            | TransactionState::PrepareAbort,
-            _,
-        ) => Err(TransactionError::InvalidTxnState),
+        (state, commit) => Err(refusal(state, commit)),
     }
 }
 
@@ -101,14 +93,14 @@ fn step_v2(
         }
         (TransactionState::CompleteCommit | TransactionState::CompleteAbort, false) if !is_retry => prepare(false, true),
         (TransactionState::Empty, false) => prepare(false, true),
-        (TransactionState::PrepareCommit, true) | (TransactionState::PrepareAbort, false) => Err(TransactionError::ConcurrentTransactions),
-        (
-            TransactionState::Empty
-            | TransactionState::CompleteCommit
-            | TransactionState::CompleteAbort
-            | TransactionState::PrepareCommit
-            | TransactionState::PrepareAbort,
-            _,
-        ) => Err(TransactionError::InvalidTxnState),
+        (state, commit) => Err(refusal(state, commit)),
+    }
+}
+
+/// Why a transaction in `state` can't be ended so: its end may be under way, or nothing is open.
+fn refusal(state: TransactionState, commit: bool) -> TransactionError {
+    match (state, commit) {
+        (TransactionState::PrepareCommit, true) | (TransactionState::PrepareAbort, false) => TransactionError::ConcurrentTransactions,
+        _ => TransactionError::InvalidTxnState,
     }
 }

@@ -37,10 +37,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: ConsumerGroupDescribeR
             Err(error) => DescribedGroup::default().with_group_id(group_id).with_error_code(error.code()),
         };
         room.take(1 + group.members.iter().map(parts_of).sum::<usize>(), 0);
-        let operations = match request.include_authorized_operations && group.error_code == 0 {
-            true => ctx.authorized_operations(ResourceType::Group, group.group_id.0.as_str()),
-            false => OPERATIONS_UNKNOWN,
-        };
+        let operations = ctx.group_operations(request.include_authorized_operations && group.error_code == 0, &group.group_id);
         group.with_authorized_operations(operations)
     });
     ConsumerGroupDescribeResponse::default().with_groups(groups.collect())

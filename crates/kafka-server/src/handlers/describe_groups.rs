@@ -27,10 +27,7 @@ pub(crate) async fn handle(ctx: &RequestContext, request: DescribeGroupsRequest)
         };
         let bytes = group.members.iter().map(|member| member.member_metadata.len() + member.member_assignment.len()).sum();
         room.take(1 + group.members.len(), bytes);
-        let operations = match asks_operations && group.error_code == 0 {
-            true => ctx.authorized_operations(ResourceType::Group, group.group_id.0.as_str()),
-            false => OPERATIONS_UNKNOWN,
-        };
+        let operations = ctx.group_operations(asks_operations && group.error_code == 0, &group.group_id);
         group.with_authorized_operations(operations)
     });
     DescribeGroupsResponse::default().with_groups(groups.collect())

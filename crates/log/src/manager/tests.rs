@@ -270,16 +270,20 @@ async fn a_failed_sync_takes_the_directory_offline_and_nothing_more_is_acknowled
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn whoever_waits_for_room_is_let_go_when_the_directory_goes_offline() {
+/// A log with more than is taken before producers have to wait, while the loop gets no turn.
+fn without_room() -> (SimFs, Process, Arc<PartitionLog>) {
     let fs = SimFs::new();
     let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
     let log = process.log(0, &LogConfig::default());
-    let value = vec![b'v'; 1_000_000];
-    // More than is taken before producers have to wait, while the loop gets no turn.
     for _ in 0..70 {
-        append(&log, &value);
+        append(&log, &[b'v'; 1_000_000]);
     }
+    (fs, process, log)
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_room_is_let_go_when_the_directory_goes_offline() {
+    let (fs, _process, log) = without_room();
     fs.inject(SimFault::Sync, "wal", 1);
     tokio::time::timeout(std::time::Duration::from_secs(1), log.ready()).await.expect("let go");
     assert!(log.is_offline());
@@ -287,13 +291,7 @@ async fn whoever_waits_for_room_is_let_go_when_the_directory_goes_offline() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_for_room_is_let_go_when_the_disk_is_full() {
-    let fs = SimFs::new();
-    let process = Process::start(config(Path::new(DIR)), &sim_env(&fs));
-    let log = process.log(0, &LogConfig::default());
-    let value = vec![b'v'; 1_000_000];
-    for _ in 0..70 {
-        append(&log, &value);
-    }
+    let (fs, _process, log) = without_room();
     fs.set_capacity(Some(0));
     tokio::time::timeout(std::time::Duration::from_secs(1), log.ready()).await.expect("let go");
     let refused = log.append_as_leader(batch(0, &[b"x"]), 1, crate::AppendOrigin::Client);

@@ -208,14 +208,7 @@ async fn a_client_never_follows_another_cluster_or_an_older_image() {
     for round in 0..20 {
         other
             .service
-            .register_broker(RegisterBroker {
-                id: 7,
-                host: "h".into(),
-                port: 1,
-                rack: None,
-                clean_shutdown: true,
-                directory: uuid::Uuid::nil(),
-            })
+            .register_broker(RegisterBroker { id: 7, host: "h".into(), port: 1, clean_shutdown: true, ..RegisterBroker::default() })
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;

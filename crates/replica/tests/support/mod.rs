@@ -6,7 +6,6 @@
 #[path = "../../../tiered/tests/support/mod.rs"]
 pub mod bucket;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -142,15 +141,9 @@ pub fn log_manager_config(cluster_id: &str) -> LogManagerConfig {
 pub fn replica_config() -> ReplicaConfig {
     ReplicaConfig {
         broker_id: BROKER,
-        broker_epoch: -1,
-        broker_configs: BTreeMap::new(),
         retention_check_interval: Duration::from_secs(5),
-        local_retention_check_interval: Duration::from_secs(5),
-        remote_fetch_max_wait: Duration::from_millis(500),
-        concurrent_uploads: 4,
-        disk_budget_bytes: u64::MAX,
         log_dir: "/data".into(),
-        data_dir_was_empty: false,
+        ..ReplicaConfig::default()
     }
 }
 
@@ -159,14 +152,7 @@ pub async fn register(world: &World) -> i64 {
     if world.metadata.image().brokers.get(&BROKER).is_some_and(|known| !known.fenced) {
         world.end_session().await;
     }
-    let broker = RegisterBroker {
-        id: BROKER,
-        host: "localhost".to_owned(),
-        port: 9092,
-        rack: None,
-        clean_shutdown: true,
-        directory: uuid::Uuid::nil(),
-    };
+    let broker = RegisterBroker { id: BROKER, host: "localhost".to_owned(), port: 9092, clean_shutdown: true, ..RegisterBroker::default() };
     world.metadata.register_broker(broker).await.unwrap()
 }
 
@@ -184,9 +170,8 @@ impl Node {
             id: BROKER,
             host: "localhost".to_owned(),
             port: 9092,
-            rack: None,
             clean_shutdown: report.clean,
-            directory: uuid::Uuid::nil(),
+            ..RegisterBroker::default()
         };
         if metadata.image().brokers.get(&BROKER).is_some_and(|known| !known.fenced && known.directory != logs.directory_id()) {
             world.end_session().await;

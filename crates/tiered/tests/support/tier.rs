@@ -162,14 +162,7 @@ impl Tier {
         let config = MetadataServiceConfig { broker_session_timeout: Duration::from_secs(1_000_000), ..Default::default() };
         let rows = Arc::new(MemoryStore::new(env.clone()));
         let metadata = MetadataService::open(rows, config, env.clone()).await.unwrap();
-        let broker = RegisterBroker {
-            id: 0,
-            host: "localhost".to_owned(),
-            port: 9092,
-            rack: None,
-            clean_shutdown: true,
-            directory: uuid::Uuid::nil(),
-        };
+        let broker = RegisterBroker { id: 0, host: "localhost".to_owned(), port: 9092, clean_shutdown: true, ..RegisterBroker::default() };
         let epoch = metadata.register_broker(broker).await.unwrap();
         metadata.heartbeat(0, epoch, false).await.unwrap();
         let topic = CreateTopic { name: "t".to_owned(), partitions: 1, replication_factor: 1, ..CreateTopic::default() };

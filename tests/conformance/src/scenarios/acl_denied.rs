@@ -299,6 +299,16 @@ fn cluster(s: &mut Session, c: &mut Conn) -> Result<()> {
     })
 }
 
+/// The same change to each of the resources, in the types of one API.
+macro_rules! altered {
+    ($api:ident, $resources:expr) => {{
+        use m::$api::{AlterConfigsResource, AlterableConfig};
+        let config = AlterableConfig::default().with_name(text("retention.ms")).with_value(Some(text("1000")));
+        let resource = |(kind, name): (i8, _)| AlterConfigsResource::default().with_resource_type(kind).with_resource_name(name);
+        $resources.clone().into_iter().map(|each| resource(each).with_configs(vec![config.clone()])).collect()
+    }};
+}
+
 fn settings(s: &mut Session, c: &mut Conn) -> Result<()> {
     let (t, g) = (s.own("t"), s.own("g"));
     // Topic, broker, its loggers, clients' metrics, group.
@@ -314,27 +324,11 @@ fn settings(s: &mut Session, c: &mut Conn) -> Result<()> {
         m::DescribeConfigsRequest::default().with_resources(resources.iter().map(resource).collect())
     })?;
     ask(s, c, "incremental alter configs", (0, 1), |_| {
-        use m::incremental_alter_configs_request::{AlterConfigsResource, AlterableConfig};
-        let config = AlterableConfig::default().with_name(text("retention.ms")).with_value(Some(text("1000")));
-        let resource = |(kind, name): &(i8, _)| {
-            AlterConfigsResource::default()
-                .with_resource_type(*kind)
-                .with_resource_name(Clone::clone(name))
-                .with_configs(vec![config.clone()])
-        };
-        m::IncrementalAlterConfigsRequest::default().with_resources(resources.iter().map(resource).collect())
+        m::IncrementalAlterConfigsRequest::default().with_resources(altered!(incremental_alter_configs_request, resources))
     })?;
     ask(s, c, "alter configs", (0, 2), |_| {
-        use m::alter_configs_request::{AlterConfigsResource, AlterableConfig};
-        let config = AlterableConfig::default().with_name(text("retention.ms")).with_value(Some(text("1000")));
-        let resource = |(kind, name): &(i8, _)| {
-            AlterConfigsResource::default()
-                .with_resource_type(*kind)
-                .with_resource_name(Clone::clone(name))
-                .with_configs(vec![config.clone()])
-        };
-        let altered = resources.iter().filter(|(kind, _)| matches!(kind, 2 | 4)).map(resource);
-        m::AlterConfigsRequest::default().with_resources(altered.collect())
+        let older = resources.iter().cloned().filter(|(kind, _)| matches!(kind, 2 | 4));
+        m::AlterConfigsRequest::default().with_resources(altered!(alter_configs_request, older))
     })?;
     ask(s, c, "list config resources", (0, 1), |_| m::ListConfigResourcesRequest::default())?;
     use m::alter_client_quotas_request as acq;

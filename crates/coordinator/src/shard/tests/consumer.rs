@@ -2,27 +2,9 @@
 
 use super::*;
 use crate::cluster::ChangedTopics;
-use crate::consumer::tests::{TestCluster, topic_id};
+use crate::consumer::tests::{TestCluster, heartbeat, topic_id};
 use crate::consumer_protocol;
 use crate::messages::{ConsumerHeartbeatRequest, ConsumerHeartbeatResponse, DescribedConsumerGroup, Refusal};
-
-fn heartbeat(member_id: &str, epoch: i32) -> ConsumerHeartbeatRequest {
-    ConsumerHeartbeatRequest {
-        group_id: GROUP.to_owned(),
-        member_id: member_id.to_owned(),
-        member_epoch: epoch,
-        group_instance_id: None,
-        rack_id: None,
-        rebalance_timeout_ms: -1,
-        subscribed_topics: None,
-        subscribed_regex: None,
-        server_assignor: None,
-        owned: None,
-        client_id: "client".to_owned(),
-        client_host: "/127.0.0.1".to_owned(),
-        brings_member_id: true,
-    }
-}
 
 fn joining(member_id: &str) -> ConsumerHeartbeatRequest {
     ConsumerHeartbeatRequest {

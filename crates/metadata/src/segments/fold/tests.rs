@@ -67,7 +67,7 @@ impl World {
         let store = MemoryStore::new(env.clone());
         let config = MetadataServiceConfig { broker_session_timeout: std::time::Duration::from_secs(1_000_000), ..Default::default() };
         let service = MetadataService::open(Arc::new(store.clone()), config, env.clone()).await.unwrap();
-        let broker = RegisterBroker { id: 1, host: "h".into(), port: 1, rack: None, clean_shutdown: true, directory: uuid::Uuid::nil() };
+        let broker = RegisterBroker { id: 1, host: "h".into(), port: 1, clean_shutdown: true, ..RegisterBroker::default() };
         let epoch = service.register_broker(broker).await.unwrap();
         service.heartbeat(1, epoch, false).await.unwrap();
         let topic = CreateTopic { name: "t".into(), partitions: 1, replication_factor: 1, ..CreateTopic::default() };
