@@ -327,7 +327,7 @@ fn settings(s: &mut Session, c: &mut Conn) -> Result<()> {
         m::IncrementalAlterConfigsRequest::default().with_resources(altered!(incremental_alter_configs_request, resources))
     })?;
     ask(s, c, "alter configs", (0, 2), |_| {
-        let older = resources.iter().cloned().filter(|(kind, _)| matches!(kind, 2 | 4));
+        let older = resources.iter().filter(|(kind, _)| matches!(kind, 2 | 4)).cloned();
         m::AlterConfigsRequest::default().with_resources(altered!(alter_configs_request, older))
     })?;
     ask(s, c, "list config resources", (0, 1), |_| m::ListConfigResourcesRequest::default())?;
