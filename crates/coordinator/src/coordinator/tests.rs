@@ -17,10 +17,10 @@ use tokio::sync::Semaphore;
 use crate::cluster::NoCluster;
 use crate::messages::{CommitOffset, LeavingMember, Protocol};
 use crate::{
-    ChangedTopics, CommitRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator, GroupCoordinatorConfig, GroupError,
-    HeartbeatRequest, JoinRequest, JoinResponse, Leadership, LeaveRequest, ListGroupsRequest, ProducerIdAndEpoch, Replayed, StateLog,
-    StateLogError, StateWrite, SyncRequest, TopicPartition, TransactionVersion, TransactionalAppend, TransactionalCommitRequest, TxnMarker,
-    WriteGuard,
+    ChangedTopics, CommitRequest, ConsumerHeartbeatRequest, DeleteOffsetsRequest, FetchOffsetsRequest, GroupCoordinator,
+    GroupCoordinatorConfig, GroupError, HeartbeatRequest, JoinRequest, JoinResponse, Leadership, LeaveRequest, ListGroupsRequest,
+    ProducerIdAndEpoch, Replayed, StateLog, StateLogError, StateWrite, SyncRequest, TopicPartition, TransactionVersion,
+    TransactionalAppend, TransactionalCommitRequest, TxnMarker, WriteGuard,
 };
 
 /// A log in memory that can be made to fail or to hold appends back.
@@ -296,6 +296,54 @@ async fn requests_to_partitions_not_led_or_loading_are_refused() {
     assert_eq!(joined.error, Some(GroupError::NotCoordinator));
 }
 
+/// I21: another broker may have led meanwhile.
+#[tokio::test(start_paused = true)]
+async fn i21_a_newer_epoch_of_the_same_leader_loads_what_others_wrote() {
+    let log = MemoryLog::new();
+    let first = leading(&log, GroupCoordinatorConfig::default()).await;
+    first.commit_offsets(commit("g", None, 1)).await.unwrap();
+    let second = leading(&log, GroupCoordinatorConfig::default()).await;
+    second.commit_offsets(commit("g", None, 2)).await.unwrap();
+    first.on_leadership(&leading_in(0..50));
+    assert_eq!(committed(&first, "g", false).await, Ok(1), "the epoch is known");
+    first.on_leadership(&Leadership { led: (0..50).map(|partition| (partition, 2)).collect(), ..Leadership::default() });
+    loaded(&first).await;
+    assert_eq!(committed(&first, "g", false).await, Ok(2));
+}
+
+/// A consumer group runs ahead of what is written: if the write fails, the log says what there is.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_written_is_forgotten_by_a_replay() {
+    let log = MemoryLog::new();
+    let coordinator = leading(&log, GroupCoordinatorConfig::default()).await;
+    let joining = ConsumerHeartbeatRequest {
+        rebalance_timeout_ms: 60_000,
+        subscribed_topics: Some(vec!["t".to_owned()]),
+        owned: Some(Vec::new()),
+        ..crate::consumer::tests::heartbeat("m", 0)
+    };
+    *log.failure.lock() = Some(StateLogError::NotEnoughReplicas);
+    assert_eq!(coordinator.consumer_heartbeat(joining, &|_| true).await, Err(GroupError::CoordinatorNotAvailable.into()));
+    *log.failure.lock() = None;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(coordinator.list_groups(&ListGroupsRequest::default()), Ok(Vec::new()));
+}
+
+/// A rebalance that nothing is written for: its end comes nearer than what the partition's task waits for.
+#[tokio::test(start_paused = true)]
+async fn a_member_that_does_not_rejoin_holds_a_rebalance_up_no_longer_than_it_said() {
+    let log = MemoryLog::new();
+    let coordinator =
+        leading(&log, GroupCoordinatorConfig { group_initial_rebalance_delay_ms: 0, ..GroupCoordinatorConfig::default() }).await;
+    let hasty = |member_id: &str| JoinRequest { rebalance_timeout_ms: 1_000, ..join("g", member_id) };
+    let first = coordinator.join_group(hasty("")).await;
+    let first = coordinator.join_group(hasty(&first.member_id)).await;
+    assert_eq!(coordinator.sync_group(sync("g", &first)).await.error, None);
+    let second = coordinator.join_group(hasty("")).await;
+    let joined = tokio::time::timeout(Duration::from_secs(3), coordinator.join_group(hasty(&second.member_id))).await;
+    assert_eq!(joined.expect("in time").members.len(), 1, "the first one is out");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_first_rebalance_waits_for_more_members_and_no_longer() {
     let log = MemoryLog::new();
@@ -472,6 +520,9 @@ async fn i21_a_fenced_member_commits_no_offsets_in_a_transaction_either() {
     assert_eq!(stranger, Err(GroupError::UnknownMemberId));
     let nobody = coordinator.commit_transactional_offsets(of_transaction("no-group", Some(&joined), 5)).await;
     assert_eq!(nobody, Err(GroupError::IllegalGeneration));
+    let mut first = of_transaction("no-group", None, 5);
+    first.commit.generation_id = 0;
+    assert_eq!(coordinator.commit_transactional_offsets(first).await, Err(GroupError::IllegalGeneration));
     assert!(coordinator.commit_transactional_offsets(of_transaction("g", Some(&joined), 5)).await.is_ok());
     // Old producers name no member.
     assert!(coordinator.commit_transactional_offsets(of_transaction("g", None, 6)).await.is_ok());

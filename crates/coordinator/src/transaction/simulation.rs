@@ -138,7 +138,7 @@ struct Markers {
 impl TxnMarkerLog for Markers {
     async fn write(&self, marker: TxnMarker, partitions: &[TopicPartition]) -> Vec<MarkerOutcome> {
         let write = |id: &TopicPartition| {
-            let (is_offsets, partition) = (id.topic == OFFSETS_TOPIC, id.partition);
+            let (is_offsets, partition) = (&*id.topic == OFFSETS_TOPIC, id.partition);
             async move {
                 self.dice.pause(10).await;
                 if self.dice.trouble(6) {
@@ -240,7 +240,7 @@ impl Producer<'_> {
     }
 
     async fn add(&self, topic: &str, partition: i32) -> Result<(), Stop> {
-        let partitions = vec![TopicPartition { topic: topic.to_owned(), partition }];
+        let partitions = vec![TopicPartition { topic: topic.into(), partition }];
         let mut tries = 0;
         loop {
             match self.world.transactions.add_partitions(self.who(), partitions.clone(), self.version).await {
@@ -257,7 +257,7 @@ impl Producer<'_> {
         if self.version == TransactionVersion::V2 {
             return self.add(topic, partition).await;
         }
-        let id = TopicPartition { topic: topic.to_owned(), partition };
+        let id = TopicPartition { topic: topic.into(), partition };
         let verdicts = self.world.transactions.verify_partitions(&self.who(), &[id])?;
         verdicts.into_iter().collect::<Result<Vec<()>, _>>()?;
         self.world.dice.pause(5).await;
@@ -292,7 +292,7 @@ impl Producer<'_> {
             self.verify(OFFSETS_TOPIC, 0).await?;
         }
         let offset = self.world.next_value.fetch_add(1, Ordering::Relaxed) as i64;
-        let id = TopicPartition { topic: "input".to_owned(), partition: self.number };
+        let id = TopicPartition { topic: "input".into(), partition: self.number };
         let commit = CommitRequest {
             group_id: "g".to_owned(),
             generation_id: -1,

@@ -157,10 +157,13 @@ fn a_transaction_of_version_1_keeps_its_epoch() {
     assert_eq!(world.end(producer, true, TransactionVersion::V1), Ok(ProducerIdAndEpoch::NONE));
     assert_eq!(world.state(), "PrepareCommit");
     assert_eq!(world.add(producer, 1, TransactionVersion::V1), Err(TransactionError::ConcurrentTransactions));
+    let verified = world.shard.verify_partitions(&who(producer), &partitions);
+    assert_eq!(verified, Err(TransactionError::ConcurrentTransactions), "it takes no more");
     let written = world.mark();
     assert_eq!((written[0].marker.producer, written[0].marker.coordinator_epoch, written[0].marker.commit), (producer, 7, true));
     assert_eq!(written[0].partitions, partitions[..1]);
     assert_eq!(world.state(), "CompleteCommit");
+    assert_eq!(world.shard.describe(ID).unwrap().partitions, []);
     assert_eq!(world.add(producer, 1, TransactionVersion::V1), Ok(()));
 }
 
@@ -183,6 +186,113 @@ fn i20_with_version_2_no_request_of_an_earlier_transaction_touches_a_later_one()
     let third = world.end(second, false, TransactionVersion::V2).unwrap();
     world.mark();
     assert_eq!(world.end(second, false, TransactionVersion::V2), Ok(third), "a retry of the last end is answered as it was");
+}
+
+#[test]
+fn i20_who_names_another_producer_id_gets_nothing() {
+    let mut world = World::new();
+    let producer = world.init();
+    world.add(producer, 0, TransactionVersion::V1).unwrap();
+    let other = ProducerIdAndEpoch { producer_id: producer.producer_id + 1, ..producer };
+    assert_eq!(world.add(other, 0, TransactionVersion::V1), Err(TransactionError::InvalidProducerIdMapping));
+    assert_eq!(world.shard.verify_partitions(&who(other), &[]), Err(TransactionError::InvalidProducerIdMapping));
+    for version in [TransactionVersion::V1, TransactionVersion::V2] {
+        assert_eq!(world.end(other, true, version), Err(TransactionError::InvalidProducerIdMapping));
+    }
+    assert_eq!(world.state(), "Ongoing");
+    // As if it retried the end that gave another producer the id's first epoch.
+    let last = epoch(other, i16::MAX - 1);
+    assert_eq!(world.end(last, false, TransactionVersion::V2), Err(TransactionError::InvalidProducerIdMapping));
+}
+
+#[test]
+fn while_a_change_is_under_way_every_other_waits() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V1).unwrap();
+    let end = |commit, version| EndTransactionRequest { who: who(first), commit, version };
+    let now = world.now();
+    world.shard.end(&end(true, TransactionVersion::V1), None, 1_000, now);
+    assert!(world.shard.next_batch(now).is_some());
+    world.shard.end(&end(false, TransactionVersion::V1), None, 1_001, now);
+    world.shard.end(&end(false, TransactionVersion::V2), None, 1_002, now);
+    let init = InitProducerRequest { transactional_id: ID.to_owned(), timeout_ms: 60_000, expected: None };
+    world.shard.init_producer(&init, None, 1_003, now);
+    let refused = Reply::Producer(Err(TransactionError::ConcurrentTransactions));
+    assert_eq!(world.shard.take_replies(), [1_001, 1_002, 1_003].map(|waiter| (waiter, refused.clone())));
+    // What concerns other ids is queued, and waits for its turn in the log.
+    let other = InitProducerRequest { transactional_id: "other".to_owned(), ..init };
+    world.shard.init_producer(&other, Some(7), 1_004, now);
+    assert_eq!(world.shard.next_batch(now), None, "one batch at a time");
+    world.shard.on_appended(&Ok(()), now);
+    assert!(world.shard.next_batch(now).is_some());
+}
+
+#[test]
+fn long_transactions_are_listed_by_how_long_they_run() {
+    let mut world = World::new();
+    let producer = world.init();
+    world.add(producer, 0, TransactionVersion::V1).unwrap();
+    world.now_ms += 1_000;
+    let listed = |duration_ms| world.shard.list(&ListTransactionsRequest { duration_ms, ..Default::default() }, world.now()).len();
+    assert_eq!([-1, 999, 1_000].map(listed), [1, 1, 0]);
+}
+
+/// I20: only the producer that got the newest epoch may ask for it again, not the one that it fenced (KIP-360).
+#[test]
+fn i20_a_producer_that_was_fenced_recovers_nothing() {
+    let mut world = World::new();
+    let first = world.init();
+    assert_eq!(world.init(), epoch(first, 1));
+    assert_eq!(world.init_with(Some(first)), Err(TransactionError::ProducerFenced));
+}
+
+#[test]
+fn a_transaction_is_as_old_as_its_first_partition() {
+    let mut world = World::new();
+    let producer = world.init();
+    world.add(producer, 0, TransactionVersion::V1).unwrap();
+    world.now_ms += 40_000;
+    world.add(producer, 1, TransactionVersion::V1).unwrap();
+    assert_eq!(world.shard.describe(ID).unwrap().start_timestamp_ms, START_MS);
+    world.now_ms += 20_001;
+    world.shard.abort_timed_out(world.now());
+    world.settle();
+    assert_eq!(world.state(), "PrepareAbort");
+}
+
+/// Partitions hold a marker of version 2 to a newer epoch than the data's, so that a late one ends nothing (I20).
+#[test]
+fn i20_a_marker_says_what_its_client_speaks() {
+    for version in [TransactionVersion::V1, TransactionVersion::V2] {
+        let mut world = World::new();
+        let producer = world.init();
+        world.add(producer, 0, version).unwrap();
+        world.end(producer, true, version).unwrap();
+        assert_eq!(world.mark()[0].marker.version, version);
+    }
+}
+
+/// I19: what the sweeps see is not yet what was decided.
+#[test]
+fn i19_no_sweep_touches_a_transaction_whose_change_is_under_way() {
+    let mut world = World::new();
+    let first = world.init();
+    world.add(first, 0, TransactionVersion::V1).unwrap();
+    world.now_ms += 60_001;
+    let request = EndTransactionRequest { who: who(first), commit: true, version: TransactionVersion::V1 };
+    world.shard.end(&request, None, 1_000, world.now());
+    world.shard.abort_timed_out(world.now());
+    world.settle();
+    assert_eq!(world.state(), "PrepareCommit");
+    assert_eq!(world.mark().len(), 1);
+
+    world.now_ms += 1_000_001;
+    let partitions = [TopicPartition { topic: "t".into(), partition: 0 }];
+    world.shard.add_partitions(&who(first), &partitions, TransactionVersion::V1, 1_001, world.now());
+    world.shard.expire(world.now());
+    world.settle();
+    assert_eq!(world.state(), "Ongoing");
 }
 
 #[test]
@@ -281,6 +391,7 @@ fn epochs_that_are_used_up_make_way_for_a_new_producer_id() {
     assert_eq!(world.end(producer, true, TransactionVersion::V2), Ok(next), "a retry");
     world.restart();
     assert_eq!(world.end(producer, true, TransactionVersion::V2), Ok(next), "a retry after a restart");
+    assert_eq!(world.init_with(Some(epoch(producer, 0))), Err(TransactionError::ProducerFenced), "long fenced");
     world.add(next, 0, TransactionVersion::V2).unwrap();
 }
 
