@@ -2,7 +2,7 @@
 # run.sh [SUITE…]: run outside clients and suites against Siltstone. See README.md.
 #
 # Suites: fast (default: smoke scripts that need no heavy build), smoke, java-tools, librdkafka (quick mode), librdkafka-full (not
-# quick), librdkafka-idempotent (quick, every producer idempotent), kafka-python, rust-rdkafka, rskafka, franz-go, sarama, kafka-go, all.
+# quick), librdkafka-idempotent (quick, every producer idempotent), kafka-clients (kafka-clients-fast: a minute of it), kafka-python, rust-rdkafka, rskafka, franz-go, sarama, kafka-go, all.
 # Environment: SILTSTONE_BIN, SILTSTONE_CACHE, COMPAT_BROKER=siltstone|kafka|HOST:PORT, COMPAT_ALL=1 (not only the allow-list),
 # COMPAT_ONLY=NAME… (only these), COMPAT_JOBS, COMPAT_WORK (keep logs there).
 set -uo pipefail
@@ -18,6 +18,7 @@ run_suite() {
   case $suite in
     fast | smoke) directory=smoke ;;
     librdkafka-*) directory=librdkafka ;;
+    kafka-clients-*) directory=kafka-clients ;;
   esac
   [ -e "$compat/$directory/suite.sh" ] || die "unknown suite $suite"
   results=$work/$suite.results
@@ -40,7 +41,7 @@ run_suite() {
 }
 
 [ $# -gt 0 ] || set -- fast
-[ "$*" != all ] || set -- smoke java-tools librdkafka librdkafka-full librdkafka-idempotent kafka-python rust-rdkafka rskafka franz-go sarama kafka-go
+[ "$*" != all ] || set -- smoke java-tools kafka-clients librdkafka librdkafka-full librdkafka-idempotent kafka-python rust-rdkafka rskafka franz-go sarama kafka-go
 status=0
 for suite in "$@"; do
   (run_suite "$suite") || status=1
