@@ -523,6 +523,8 @@ async fn i21_a_fenced_member_commits_no_offsets_in_a_transaction_either() {
     let mut first = of_transaction("no-group", None, 5);
     first.commit.generation_id = 0;
     assert_eq!(coordinator.commit_transactional_offsets(first).await, Err(GroupError::IllegalGeneration));
+    let old = HeartbeatRequest { generation_id: joined.generation_id - 1, ..heartbeat("g", &joined) };
+    assert_eq!(coordinator.heartbeat(&old), Err(GroupError::IllegalGeneration));
     assert!(coordinator.commit_transactional_offsets(of_transaction("g", Some(&joined), 5)).await.is_ok());
     // Old producers name no member.
     assert!(coordinator.commit_transactional_offsets(of_transaction("g", None, 6)).await.is_ok());

@@ -53,3 +53,46 @@ pub(crate) async fn write_markers(setup: Arc<TransactionSetup>, job: MarkersToWr
         env.clock.sleep(backoff.next_delay(env.entropy.as_ref())).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use parking_lot::Mutex;
+    use siltstone_common::fs::SimFs;
+
+    use super::*;
+    use crate::transaction::messages::{ProducerIdAndEpoch, TransactionVersion};
+
+    /// Gives its outcomes from the last to the first, and notes what it was asked for.
+    struct Scripted(Mutex<(Vec<Vec<MarkerOutcome>>, Vec<Vec<i32>>)>);
+
+    #[async_trait]
+    impl TxnMarkerLog for Scripted {
+        async fn write(&self, _: TxnMarker, partitions: &[TopicPartition]) -> Vec<MarkerOutcome> {
+            let mut script = self.0.lock();
+            script.1.push(partitions.iter().map(|id| id.partition).collect());
+            script.0.pop().unwrap()
+        }
+    }
+
+    async fn written(script: Vec<Vec<MarkerOutcome>>) -> (bool, Vec<Vec<i32>>) {
+        let log = Arc::new(Scripted(Mutex::new((script, Vec::new()))));
+        let env = Env::simulated(1, Arc::new(SimFs::new()));
+        let setup = Arc::new(TransactionSetup { config: Arc::default(), env, markers: log.clone() });
+        let producer = ProducerIdAndEpoch { producer_id: 1, producer_epoch: 1 };
+        let marker = TxnMarker { producer, coordinator_epoch: 0, commit: true, version: TransactionVersion::V2 };
+        let partitions = (0..3).map(|partition| TopicPartition { topic: "t".into(), partition }).collect();
+        let done = write_markers(setup, MarkersToWrite { transactional_id: "id".into(), marker, partitions }).await;
+        let asked = log.0.lock().1.clone();
+        (done.is_some(), asked)
+    }
+
+    /// I19: a transaction is over once every partition has its marker, not earlier; and it is no longer ours once anybody newer was there.
+    #[tokio::test(start_paused = true)]
+    async fn i19_markers_are_written_until_every_partition_has_its_own() {
+        use MarkerOutcome::{Fenced, Gone, Retry, Written};
+        let asked = vec![vec![0, 1, 2], vec![0, 2], vec![2]];
+        assert_eq!(written(vec![vec![Written], vec![Gone, Retry], vec![Retry, Written, Retry]]).await, (true, asked));
+        assert_eq!(written(vec![vec![Written, Fenced, Retry]]).await, (false, vec![vec![0, 1, 2]]));
+    }
+}
