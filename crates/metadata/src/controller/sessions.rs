@@ -42,3 +42,20 @@ impl Sessions {
         over
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_ends_to_the_moment_and_is_not_prolonged_after() {
+        let second = Duration::from_secs;
+        let mut sessions = Sessions::new(second(9));
+        sessions.touch(1, second(0));
+        assert!(sessions.prolong(1, second(8)));
+        assert!(sessions.over(second(16)).is_empty());
+        assert_eq!(sessions.over(second(17)), [1]);
+        assert!(!sessions.prolong(1, second(17)));
+        assert_eq!(sessions.over(second(17)), [1]);
+    }
+}

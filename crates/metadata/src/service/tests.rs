@@ -124,8 +124,11 @@ async fn a_second_process_does_not_take_the_place_of_one_with_a_session() {
     service.heartbeat(1, again, false).await.unwrap();
     // Its session ends: whoever comes is let in.
     env.clock.sleep(Duration::from_secs(20)).await;
-    let other = RegisterBroker { directory: uuid::Uuid::from_u128(99), ..broker(1) };
-    assert!(service.register_broker(other).await.unwrap() > again);
+    let other = RegisterBroker { directory: uuid::Uuid::nil(), ..broker(1) };
+    let unknown = service.register_broker(other.clone()).await.unwrap();
+    assert!(unknown > again);
+    service.heartbeat(1, unknown, false).await.unwrap();
+    assert_eq!(service.register_broker(other).await, Err(MetadataError::DuplicateBroker), "an unknown directory is nobody's");
 }
 
 #[tokio::test]
