@@ -160,7 +160,9 @@ impl Dispatch for Handlers {
                 Ok(Work::Appending(Box::pin(appending)))
             }
             Route::Fetch => {
-                let reading = fetch::decode(self, session, admit(frame)?, correlation_id, version)?;
+                let bytes_max = self.services.quotas.fetch_bytes_max(&self.services.metadata.image(), client_id.as_deref());
+                let bytes_max = bytes_max.min(self.fetch_bytes_max);
+                let reading = fetch::decode(self, session, admit(frame)?, (correlation_id, version), bytes_max)?;
                 Ok(Work::Reading(Box::pin(reading)))
             }
             Route::Typed(handler) => {

@@ -83,6 +83,14 @@ impl ClientQuotas {
         bandwidth.max(request.min(Duration::from_millis(self.config.sample_ms)))
     }
 
+    /// What a Fetch of this client may take at most: what its rate gives in a window, so that a single answer never holds it back for longer
+    /// (KAFKA-9677). No limit without a quota.
+    pub(crate) fn fetch_bytes_max(&self, image: &MetadataImage, client_id: Option<&str>) -> usize {
+        let limit = precedence::limit(&image.quotas, CONSUMER_BYTE_RATE, ANONYMOUS, client_id.unwrap_or(""));
+        let window_s = (self.config.samples.saturating_sub(1) * self.config.sample_ms) as f64 / 1_000.0;
+        limit.map_or(usize::MAX, |(_, rate)| (rate * window_s) as usize)
+    }
+
     fn record(&self, image: &MetadataImage, quota: &'static str, client_id: Option<&str>, amount: f64, now_ms: u64) -> Duration {
         let Some((sensor, limit)) = precedence::limit(&image.quotas, quota, ANONYMOUS, client_id.unwrap_or("")) else {
             return Duration::ZERO;

@@ -63,6 +63,8 @@ pub enum Check {
     BetweenF(f64, f64),
     /// -1 or within these, both included.
     MinusOneOrBetween(i64, i64),
+    /// Any number but 0; negative for no limit.
+    NotZero,
     /// One of these words.
     OneOf(&'static [&'static str]),
     /// One of these words, in any case.

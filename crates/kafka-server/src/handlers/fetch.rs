@@ -32,25 +32,25 @@ const NO_STORAGE_ERROR_UNTIL: i16 = 5;
 const REPLICA_STATE_FROM: i16 = 15;
 const UNKNOWN_OFFSET: i64 = -1;
 
-/// Decodes the request; the future reads and answers.
+/// Decodes the request; the future reads and answers, with at most `bytes_max` of records.
 pub(crate) fn decode(
     handlers: Arc<Handlers>,
     session: Arc<Session>,
     mut body: Bytes,
-    correlation_id: i32,
-    version: i16,
+    (correlation_id, version): (i32, i16),
+    bytes_max: usize,
 ) -> Result<impl Future<Output = Answer> + Send + 'static, String> {
     let request = FetchRequest::decode(&mut body, version).map_err(|error| error.to_string())?;
-    Ok(async move { framing::frame(correlation_id, version, handle(&handlers, &session, request, version).await) })
+    Ok(async move { framing::frame(correlation_id, version, handle(&handlers, &session, request, version, bytes_max).await) })
 }
 
-async fn handle(handlers: &Arc<Handlers>, session: &Session, request: FetchRequest, version: i16) -> FetchAnswer {
+async fn handle(handlers: &Arc<Handlers>, session: &Session, request: FetchRequest, version: i16, bytes_max: usize) -> FetchAnswer {
     let isolation = match request.isolation_level {
         0 => FetchIsolation::ReadUncommitted,
         1 => FetchIsolation::ReadCommitted,
         _ => return refuse(&request, ResponseError::UnknownServerError, version),
     };
-    let max_bytes = size(request.max_bytes).min(handlers.fetch_bytes_max);
+    let max_bytes = size(request.max_bytes).min(bytes_max);
     let params = FetchParams {
         max_wait: Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)),
         min_bytes: size(request.min_bytes).min(max_bytes),

@@ -57,6 +57,17 @@ fn a_producer_over_its_rate_is_held_back_until_it_is_not() {
 }
 
 #[test]
+fn a_fetch_takes_no_more_than_a_window_gives_and_is_held_back_for_no_longer() {
+    let (quotas, image) = (quotas(), image(&[(&[(CLIENT_ID, Some("slow"))], CONSUMER_BYTE_RATE, 1_000.0)]));
+    assert_eq!(quotas.fetch_bytes_max(&image, Some("other")), usize::MAX);
+    let most = quotas.fetch_bytes_max(&image, Some("slow"));
+    assert_eq!(most, 10_000);
+    let fetched = Taken { key: FETCH_KEY, client_id: Some("slow"), request_bytes: 0, response_bytes: most, busy: Duration::ZERO };
+    assert_eq!(quotas.throttle(&image, &fetched, 0), Duration::ZERO);
+    assert!(quotas.throttle(&image, &fetched, 0) <= Duration::from_secs(10));
+}
+
+#[test]
 fn the_time_of_requests_is_bounded_by_a_sample() {
     let (quotas, image) = (quotas(), image(&[(&[(USER, None)], REQUEST_PERCENTAGE, 1.0)]));
     assert!(ClientQuotas::measures_time(&image));

@@ -1,6 +1,6 @@
 //! The broker settings of logs, replicas and the bucket.
 
-use super::Check::{Any, AtLeast, Between, BetweenF, ListOf, MinusOneOrBetween, OneOf};
+use super::Check::{Any, AtLeast, Between, BetweenF, ListOf, MinusOneOrBetween, NotZero, OneOf};
 use super::ConfigType::{Boolean, Double, Int, List, Long, String};
 use super::topic::{COMPRESSIONS, POLICIES, TIMESTAMP_TYPES};
 use super::{ConfigDef, def};
@@ -139,11 +139,11 @@ pub(super) static ALL: &[ConfigDef] = &[
         "How many bytes a partition may have before its oldest segments are deleted; -1 for no limit.",
     ),
     def("log.retention.check.interval.ms", Long, "300000", AtLeast(1), "How often is looked for segments to delete, in ms.").read_only(),
-    def("log.retention.hours", Int, "168", Any, "How long records are kept, in hours, where neither minutes nor ms are set.").read_only(),
-    def("log.retention.minutes", Int, "", Any, "How long records are kept, in minutes, where ms are not set.")
+    def("log.retention.hours", Int, "168", NotZero, "How long records are kept, in hours, where neither minutes nor ms are set.").read_only(),
+    def("log.retention.minutes", Int, "", NotZero, "How long records are kept, in minutes, where ms are not set.")
         .without_default()
         .read_only(),
-    def("log.retention.ms", Long, "", Any, "How long records are kept, in ms; -1 for ever.").without_default(),
+    def("log.retention.ms", Long, "", NotZero, "How long records are kept, in ms; -1 for ever.").without_default(),
     def("log.roll.hours", Int, "168", AtLeast(1), "Age, in hours, at which a segment is sealed, where log.roll.ms is not set.").read_only(),
     def(
         "log.roll.jitter.hours",

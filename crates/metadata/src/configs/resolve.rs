@@ -86,7 +86,7 @@ impl Layers<'_> {
                 let Some(value) = layer.get(synonym.name).map(|value| value.trim()) else { continue };
                 let value = match value.parse::<i64>() {
                     // Negative means no limit, whatever the unit.
-                    Ok(number) if synonym.factor != 1 && number < 0 => "-1".to_owned(),
+                    Ok(number) if number < 0 && (synonym.factor != 1 || def.name == "retention.ms") => "-1".to_owned(),
                     Ok(number) if synonym.factor != 1 => number.saturating_mul(synonym.factor).to_string(),
                     _ => value.to_owned(),
                 };

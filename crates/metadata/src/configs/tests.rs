@@ -147,6 +147,15 @@ fn a_topic_takes_its_own_value_then_dynamic_then_static_then_the_default() {
     let minutes = map(&[("log.retention.hours", "2"), ("log.retention.minutes", "3")]);
     assert_eq!(TopicConfig::resolve(&none(), &none(), &minutes).retention_ms, 180_000, "minutes go before hours");
     assert_eq!(TopicConfig::resolve(&none(), &none(), &map(&[("log.retention.hours", "-1")])).retention_ms, -1);
+    assert_eq!(
+        TopicConfig::resolve(&none(), &map(&[("log.retention.ms", "-2")]), &fixed).retention_ms,
+        -1,
+        "any negative number: for ever"
+    );
+    for zero in ["log.retention.ms", "log.retention.minutes", "log.retention.hours"] {
+        let error = BrokerConfig::new(&map(&[(zero, "0")])).unwrap_err();
+        assert!(error.contains("at least 1, or -1"), "it would delete everything: {error}");
+    }
     let dynamic = map(&[("log.retention.ms", "7")]);
     assert_eq!(TopicConfig::resolve(&none(), &dynamic, &fixed).retention_ms, 7);
     let topic = map(&[("retention.ms", " 9 "), ("internal.segment.bytes", "4096"), ("cleanup.policy", "compact")]);

@@ -51,6 +51,7 @@ fn bounds(def: &ConfigDef, number: i64) -> Result<(), String> {
         Check::MinusOneOrBetween(least, most) if number != -1 && !(least..=most).contains(&number) => {
             invalid(def, &text, &format!("Value must be between {least} and {most} or equal to -1"))
         }
+        Check::NotZero if number == 0 => invalid(def, &text, "Value must be at least 1, or -1 for no limit"),
         _ => Ok(()),
     }
 }
