@@ -25,9 +25,14 @@ mod compatibility_page {
 
     const PAGE: &str = include_str!("../../../../docs/compatibility.md");
     const KAFKA_TOOLS: &str = include_str!("../../../../tests/compat/java-tools/golden.txt");
-    const SUITES: [(&str, &str, &str); 10] = [
+    const SUITES: [(&str, &str, &str); 11] = [
         ("franz-go", "integration tests of pkg/kgo and pkg/kadm", include_str!("../../../../tests/compat/franz-go/allow.txt")),
         ("java-tools", "printed output of Apache Kafka's tools", include_str!("../../../../tests/compat/java-tools/allow.txt")),
+        (
+            "kafka-clients",
+            "integration tests of Apache Kafka's own Java clients",
+            include_str!("../../../../tests/compat/kafka-clients/allow.txt"),
+        ),
         ("kafka-go", "the module's own tests", include_str!("../../../../tests/compat/kafka-go/allow.txt")),
         ("kafka-python", "integration tests", include_str!("../../../../tests/compat/kafka-python/allow.txt")),
         ("librdkafka", "test-runner, quick mode", include_str!("../../../../tests/compat/librdkafka/allow.txt")),

@@ -193,6 +193,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 async fn run(ops: Vec<Op>) {
     let (mut world, mut compacted) = (World::new().await, false);
     for op in ops {
+        let commits = matches!(op, Op::Commit { .. });
         match op {
             Op::Commit { count, records, timestamp } => {
                 for index in 0..count {
@@ -222,7 +223,8 @@ async fn run(ops: Vec<Op>) {
             // What a raise could not mark while the bucket was away is marked by the next.
             world.raise(0).await;
             world.check().await;
-            assert!(compacted || world.rows("segment/").await < 130, "old rows are folded");
+            // What could not be folded while the bucket was away is folded after the next commit.
+            assert!(!commits || compacted || world.rows("segment/").await < 130, "old rows are folded");
         }
     }
     world.bucket.down.store(false, Ordering::SeqCst);
